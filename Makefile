@@ -1,0 +1,37 @@
+# Everything runs in .venv, which `make setup` builds from a Python >= 3.10 alone.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test check bench-core clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+
+setup: $(STAMP)  ## virtual environment with everything, about 40 s and 6 GB
+
+# uv installs in half a minute what takes pip two; it reads the same pinned versions.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(RUN)/uv pip install --quiet --python $(RUN)/python --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup  ## compare ten mechanisms on real digits: report in runs/demo/report.html
+	$(RUN)/foveal compare --data digits --epochs 20 --seeds 2 --out runs/demo
+
+test: setup  ## the whole test suite, on two cores
+	$(RUN)/python -m pytest -n 2 --dist worksteal
+
+check: setup  ## lint, types, import law
+	$(RUN)/ruff check src tests benchmarks
+	$(RUN)/ruff format --check src tests benchmarks
+	$(RUN)/mypy
+	$(RUN)/lint-imports --no-cache
+
+bench-core: setup  ## ratios of the exact fast evaluations to the definitions
+	$(RUN)/python benchmarks/core.py
+
+clean:  ## remove what make made
+	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,73 @@
+"""The table of ways to evaluate one operation: who fits a call, who is cheapest, and why not the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from foveal.errors import BackendError
+
+Run = Callable[..., Tensor]
+WhyNot = Callable[..., "str | None"]
+Cost = Callable[..., float]
+
+
+def _always(*_: Any, **__: Any) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One exact evaluation of an operation.
+
+    ``why_not`` gets the call's arguments and returns None where it can run, else the reason;
+    ``cost`` gets them too and returns operations, comparable within one table.
+    """
+
+    name: str
+    run: Run
+    cost: Cost
+    why_not: WhyNot = _always
+
+
+class Backends:
+    """All evaluations of one operation. The reference is in the table but is only run when named."""
+
+    def __init__(self, operation: str, *rows: Backend, reference: Run) -> None:
+        self.operation = operation
+        self._rows = {row.name: row for row in rows}
+        self._reference = reference
+
+    def names(self) -> tuple[str, ...]:
+        """Names that ``backend=`` takes."""
+        return (*self._rows, "reference")
+
+    def explain(self, *args: Any, **kwargs: Any) -> dict[str, str]:
+        """For each backend what it would cost on this call, or why it cannot run it."""
+        told = {}
+        for row in self._rows.values():
+            reason = row.why_not(*args, **kwargs)
+            told[row.name] = reason or f"{row.cost(*args, **kwargs):.3g} operations"
+        return told
+
+    def pick(self, backend: str | None, *args: Any, **kwargs: Any) -> Run:
+        """The named evaluation, or the cheapest that fits; raises BackendError saying why there is none."""
+        if backend == "reference":
+            return self._reference
+        if backend is None:
+            fitting = [row for row in self._rows.values() if row.why_not(*args, **kwargs) is None]
+            if not fitting:
+                reasons = "; ".join(f"{name}: {reason}" for name, reason in self.explain(*args, **kwargs).items())
+                raise BackendError(f"{self.operation}: no backend can run this call ({reasons}).")
+            return min(fitting, key=lambda row: row.cost(*args, **kwargs)).run if len(fitting) > 1 else fitting[0].run
+        if backend not in self._rows:
+            raise BackendError(
+                f"{self.operation}: there is no backend {backend!r}. Use None or one of {', '.join(self.names())}."
+            )
+        reason = self._rows[backend].why_not(*args, **kwargs)
+        if reason is not None:
+            raise BackendError(f"{self.operation}: backend {backend!r} cannot run this call: {reason}.")
+        return self._rows[backend].run
