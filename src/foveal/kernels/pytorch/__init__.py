@@ -1,1 +1,1 @@
-""""""
+"""Evaluations in PyTorch alone, for every device."""

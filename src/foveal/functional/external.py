@@ -1,0 +1,155 @@
+"""External attention: every position meets two small memories shared by all images.
+
+Paper: Guo et al., Beyond Self-attention: External Attention using Two Linear Layers (2021), equations 5 and 6,
+algorithms 1 and 2. Departures: none; ``normalization="softmax"`` is the ablation, masks and biases go beyond it.
+Symbols: n positions, S = slots, d and e channels per head of the memories.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from foveal.errors import ShapeError
+from foveal.functional.backends import Backend, Backends
+from foveal.functional.inputs import autocast, check_choice, check_maps, check_mask
+
+Normalization = Literal["double", "softmax"]
+EPS = 1e-9
+
+
+def external_attention(
+    x: Tensor,
+    memory_key: Tensor,
+    memory_value: Tensor,
+    *,
+    normalization: Normalization = "double",
+    key_bias: Tensor | None = None,
+    mask: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Norm(F M_k^T) M_v: 2 n S (d + e) operations.
+
+    Args:
+        x: ``(batch, heads, d, *space)``, one to three space axes.
+        memory_key: ``(S, d)``, shared by all heads as in the paper, or ``(heads, S, d)``.
+        memory_value: ``(S, e)`` or ``(heads, S, e)``.
+        normalization: ``"double"``: softmax over positions, then divided by the sum over slots (plus 1e-9, in
+            float32 at least, so float16 is safe); ``"softmax"``: over slots alone.
+        key_bias: ``(S,)`` or ``(heads, S)``, added to the logits, as the authors' multi-head code has it.
+        mask: boolean ``(batch, *space)``: positions that take part; the others get zeros.
+        backend: one of ``BACKENDS.names()``; None takes the fastest that fits.
+
+    Returns:
+        ``(batch, heads, e, *space)``.
+
+    Raises:
+        ShapeError: shapes disagree.
+        OptionError: ``normalization`` is unknown.
+        BackendError: the named backend does not exist.
+    """
+    _check(x, memory_key, memory_value, key_bias, normalization, mask)
+    x, memory_key, memory_value = autocast(x, memory_key, memory_value)
+    run = BACKENDS.pick(backend, x, memory_key, memory_value)
+    return run(x, memory_key, memory_value, normalization=normalization, key_bias=key_bias, mask=mask)
+
+
+def _check(
+    x: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, normalization: str, mask: Tensor | None
+) -> None:
+    check_maps("external_attention", x=x)
+    heads, depth = x.shape[1], x.shape[2]
+    if key.dim() not in (2, 3) or key.shape[-1] != depth or (key.dim() == 3 and key.shape[0] != heads):
+        raise ShapeError(
+            f"external_attention: memory_key must be (slots, {depth}) or ({heads}, slots, {depth}), "
+            f"got {tuple(key.shape)}."
+        )
+    if value.dim() not in (2, 3) or value.shape[-2] != key.shape[-2] or (value.dim() == 3 and value.shape[0] != heads):
+        raise ShapeError(
+            f"external_attention: memory_value must be ({key.shape[-2]}, depth) or ({heads}, {key.shape[-2]}, depth), "
+            f"got {tuple(value.shape)}."
+        )
+    if bias is not None and tuple(bias.shape) not in ((key.shape[-2],), (heads, key.shape[-2])):
+        raise ShapeError(
+            f"external_attention: key_bias must be ({key.shape[-2]},) or ({heads}, {key.shape[-2]}), "
+            f"got {tuple(bias.shape)}."
+        )
+    check_choice("external_attention", "normalization", normalization, ("double", "softmax"))
+    check_mask("external_attention", mask, x.shape[0], tuple(x.shape[3:]))
+
+
+def slot_weights(
+    x: Tensor,
+    memory_key: Tensor,
+    *,
+    normalization: Normalization = "double",
+    key_bias: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Norm(F M_k^T), ``(batch, heads, S, n)`` in float32 at least, from a flat map ``(batch, heads, d, n)``."""
+    logits = memory_key @ x
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if key_bias is not None:
+        logits = logits + key_bias[..., None].to(logits.dtype)
+    seen = mask.flatten(1)[:, None, None] if mask is not None else None
+    if normalization == "softmax":
+        weights = logits.softmax(2, dtype=wide)
+        return weights if seen is None else weights.masked_fill(~seen, 0.0)
+    if seen is None:
+        weights = logits.softmax(3, dtype=wide)
+    else:
+        # The lowest finite number: a sample without any position stays free of NaN and becomes zeros.
+        weights = logits.masked_fill(~seen, torch.finfo(logits.dtype).min).softmax(3, dtype=wide)
+        weights = weights.masked_fill(~seen, 0.0)
+    return weights / (weights.sum(2, keepdim=True) + EPS)
+
+
+def _slots(x: Tensor, memory_key: Tensor, memory_value: Tensor, **options: Any) -> Tensor:
+    weights = slot_weights(x.flatten(3), memory_key, **options).to(x.dtype)
+    return (memory_value.mT @ weights).unflatten(3, x.shape[3:])
+
+
+def reference(
+    x: Tensor,
+    memory_key: Tensor,
+    memory_value: Tensor,
+    *,
+    normalization: Normalization,
+    key_bias: Tensor | None,
+    mask: Tensor | None,
+) -> Tensor:
+    """The definition, one sample and head at a time, only its attended positions: masking is cropping."""
+    batch, heads, _, *space = x.shape
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    keys = memory_key.expand(heads, -1, -1)
+    values = memory_value.expand(heads, -1, -1)
+    flat = x.flatten(3)
+    seen = flat.new_ones((batch, flat.shape[3]), dtype=torch.bool) if mask is None else mask.flatten(1)
+    out = []
+    for b in range(batch):
+        for h in range(heads):
+            logits = flat[b, h][:, seen[b]].mT @ keys[h].mT
+            if key_bias is not None:
+                logits = logits + key_bias.expand(heads, -1)[h].to(logits.dtype)
+            if normalization == "double":
+                weights = logits.softmax(0, dtype=wide)
+                weights = weights / (EPS + weights.sum(1, keepdim=True))
+            else:
+                weights = logits.softmax(1, dtype=wide)
+            attended = flat.new_zeros((flat.shape[3], values.shape[2]))
+            attended = attended.index_put((seen[b].nonzero()[:, 0],), weights.to(x.dtype) @ values[h])
+            out.append(attended.mT)
+    if not out:
+        return x.new_zeros((0, heads, values.shape[2], *space))
+    return torch.stack(out).reshape(batch, heads, -1, *space)
+
+
+def _cost(x: Tensor, memory_key: Tensor, memory_value: Tensor, **_: Any) -> float:
+    positions = x.shape[0] * x.shape[1] * math.prod(x.shape[3:])
+    return positions * memory_key.shape[-2] * (memory_key.shape[-1] + memory_value.shape[-1])
+
+
+BACKENDS = Backends("external_attention", Backend("slots", _slots, cost=_cost), reference=reference)

@@ -1,0 +1,169 @@
+"""Local attention: stand-alone self-attention over a window around every position.
+
+Paper: Ramachandran et al., Stand-Alone Self-Attention in Vision Models (2019), section 3, equations 2 and 3.
+Departures: none; ``border="mask"``, ``dilation``, ``scale``, one and three dimensions go beyond the paper.
+Symbols: n positions, k = kernel_size, d and e channels per head of queries and values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foveal.errors import ShapeError
+from foveal.functional.backends import Backend, Backends
+from foveal.functional.inputs import (
+    autocast,
+    check_choice,
+    check_equal,
+    check_maps,
+    check_mask,
+    refuse_forward_mode,
+)
+from foveal.functional.relative import check_relative
+from foveal.kernels.pytorch import local as tiled
+
+Border = Literal["zero", "mask"]
+
+
+def local_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    kernel_size: int | Sequence[int],
+    relative: Sequence[Tensor] | None = None,
+    dilation: int | Sequence[int] = 1,
+    scale: float = 1.0,
+    border: Border = "zero",
+    mask: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Softmax over the window of scale * (q.k + q.r), times v: 2 n k^2 (2 d + e) operations, O(n) memory.
+
+    Args:
+        q: ``(batch, heads, d, *space)``, one to three space axes.
+        k: ``(batch, heads, d, *space)``.
+        v: ``(batch, heads, e, *space)``.
+        kernel_size: odd length of the window, one for all axes or one an axis.
+        relative: one table an axis, ``(heads or 1, kernel_size, depth)``, offset -(k // 2) first, an offset being
+            key minus query. Depths that sum to d split the query among the axes in order (the paper); depths that
+            equal d let every axis see the whole query (attention augmented convolution).
+        dilation: step between the window's positions, one or one an axis.
+        scale: factor on the logits; the paper has none.
+        border: ``"zero"``: positions outside the map are keys and values of zero and take part (the paper's
+            padding); ``"mask"``: they take no part.
+        mask: boolean ``(batch, *space)``, True for positions that may be attended to.
+        backend: one of ``BACKENDS.names()``; None takes the fastest that fits.
+
+    Returns:
+        ``(batch, heads, e, *space)``; zeros where a query has nothing to attend to.
+
+    Raises:
+        ShapeError: shapes disagree, or a window is even.
+        OptionError: ``border`` is unknown.
+        BackendError: the named backend does not exist.
+    """
+    axes = q.dim() - 3
+    window, steps = _per_axis("kernel_size", kernel_size, axes), _per_axis("dilation", dilation, axes)
+    tables = list(relative) if relative is not None else []
+    _check(q, k, v, window, steps, tables, border, mask)
+    q, k, v, *tables = autocast(q, k, v, *tables)
+    run = BACKENDS.pick(backend, q, k, v)
+    return run(q, k, v, tables, mask, window, steps, float(scale), border == "mask")
+
+
+def _per_axis(name: str, value: int | Sequence[int], axes: int) -> list[int]:
+    values = [value] * axes if isinstance(value, int) else list(value)
+    if len(values) != axes or not all(isinstance(x, int) and x > 0 for x in values):
+        raise ShapeError(
+            f"local_attention: {name} must be a positive integer, or one for each of the {axes} space axes, "
+            f"got {value!r}."
+        )
+    return values
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: list[int],
+    steps: list[int],
+    tables: list[Tensor],
+    border: str,
+    mask: Tensor | None,
+) -> None:
+    check_maps("local_attention", q=q, k=k, v=v)
+    check_equal("local_attention", "the shapes of q and k", q=q.shape, k=k.shape)
+    check_equal("local_attention", "batch and heads", q=q.shape[:2], v=v.shape[:2])
+    check_equal("local_attention", "space", q=q.shape[3:], v=v.shape[3:])
+    check_choice("local_attention", "border", border, ("zero", "mask"))
+    check_mask("local_attention", mask, q.shape[0], tuple(q.shape[3:]))
+    for size in window:
+        if size % 2 == 0:
+            raise ShapeError(
+                f"local_attention: kernel_size must be odd, got {size}. Use {size - 1 or 1} or {size + 1}; "
+                "even windows have no centre."
+            )
+    if tables:
+        check_relative("local_attention", q, tables, window)
+
+
+def reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tables: Sequence[Tensor],
+    mask: Tensor | None,
+    window: Sequence[int],
+    dilation: Sequence[int],
+    scale: float,
+    masked_border: bool,
+) -> Tensor:
+    """The definition: every key of every window copied out, k^2 times the memory of keys and values."""
+    axes = len(window)
+    half = [w // 2 * d for w, d in zip(window, dilation, strict=True)]
+    pad = [side for p in reversed(half) for side in (p, p)]
+
+    def windows(x: Tensor) -> Tensor:
+        """``(b, h, d, *space)`` to ``(b, h, d, *space, positions of the window)``."""
+        x = F.pad(x, pad)
+        for axis, (w, step) in enumerate(zip(window, dilation, strict=True)):
+            x = x.unfold(3 + axis, (w - 1) * step + 1, 1)[..., ::step]
+        return x.flatten(3 + axes)
+
+    logits = (q.unsqueeze(-1) * windows(k)).sum(2)
+    for axis, (table, part) in enumerate(zip(tables, tiled.query_slices(tables, q.shape[2]), strict=True)):
+        own = torch.einsum("bhdn,hod->bhno", q[:, :, part].flatten(3), table.expand(q.shape[1], -1, -1))
+        shape = [1] * axes
+        shape[axis] = window[axis]
+        own = own.reshape(*own.shape[:3], *shape).expand(-1, -1, -1, *window)
+        logits = logits + own.reshape(logits.shape)
+    logits = logits * scale
+    if mask is not None or masked_border:
+        inside = q.new_ones((q.shape[0], *q.shape[3:]), dtype=torch.bool) if mask is None else mask
+        # Positions outside the map are padded with zeros: dropped where the border is masked, kept otherwise.
+        dropped = ~inside if not masked_border else inside
+        seen = windows(dropped[:, None, None].to(q.dtype)).squeeze(2) > 0
+        seen = seen if masked_border else ~seen
+        weights = logits.masked_fill(~seen, -math.inf).softmax(-1, dtype=_wide(q)).nan_to_num(0.0).to(q.dtype)
+    else:
+        weights = logits.softmax(-1, dtype=_wide(q)).to(q.dtype)
+    return (weights.unsqueeze(2) * windows(v)).sum(-1)
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _tiled(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
+    refuse_forward_mode("local_attention", q, k, v, *rest[0])
+    return tiled.local_attention(q, k, v, *rest)  # type: ignore[no-any-return]
+
+
+BACKENDS = Backends("local_attention", Backend("tiled", _tiled, cost=lambda q, k, v: q.numel()), reference=reference)
