@@ -13,9 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from foveal.errors import ShapeError
 from foveal.functional.backends import Backend, Backends
-from foveal.functional.inputs import autocast, check_choice, check_equal, check_maps, check_mask
+from foveal.functional.inputs import autocast, check_choice, check_equal, check_maps, check_mask, wide_dtype
 
 Normalization = Literal["softmax", "scaling"]
 
@@ -62,7 +61,7 @@ def normalize_queries(q: Tensor, normalization: Normalization) -> Tensor:
     """rho_q of ``(batch, heads, d, n)``; the scaling is done once, on the keys."""
     if normalization == "scaling":
         return q
-    return q.softmax(2, dtype=_wide(q)).to(q.dtype)
+    return q.softmax(2, dtype=wide_dtype(q)).to(q.dtype)
 
 
 def normalize_keys(k: Tensor, normalization: Normalization, mask: Tensor | None) -> Tensor:
@@ -73,9 +72,9 @@ def normalize_keys(k: Tensor, normalization: Normalization, mask: Tensor | None)
             return k / k.shape[3]
         return k.masked_fill(~seen, 0.0) / seen.sum(3, keepdim=True).clamp(min=1)
     if seen is None:
-        return k.softmax(3, dtype=_wide(k)).to(k.dtype)
+        return k.softmax(3, dtype=wide_dtype(k)).to(k.dtype)
     # The lowest finite number keeps a sample without any key free of NaN; its weights become zeros below.
-    weights = k.masked_fill(~seen, torch.finfo(k.dtype).min).softmax(3, dtype=_wide(k))
+    weights = k.masked_fill(~seen, torch.finfo(k.dtype).min).softmax(3, dtype=wide_dtype(k))
     return weights.masked_fill(~seen, 0.0).to(k.dtype)
 
 
@@ -109,10 +108,10 @@ def reference(q: Tensor, k: Tensor, v: Tensor, *, normalization: Normalization, 
     seen = torch.ones_like(k[:, 0, 0], dtype=torch.bool) if mask is None else mask.flatten(1)
     seen = seen[:, None, None]
     if normalization == "softmax":
-        rho_q = q.softmax(2, dtype=_wide(q)).to(q.dtype)
-        rho_k = k.masked_fill(~seen, -math.inf).softmax(3, dtype=_wide(k)).nan_to_num(0.0).to(k.dtype)
+        rho_q = q.softmax(2, dtype=wide_dtype(q)).to(q.dtype)
+        rho_k = k.masked_fill(~seen, -math.inf).softmax(3, dtype=wide_dtype(k)).nan_to_num(0.0).to(k.dtype)
     else:
-        root = seen.sum(3, keepdim=True).clamp(min=1).to(_wide(q)).sqrt().to(q.dtype)
+        root = seen.sum(3, keepdim=True).clamp(min=1).to(wide_dtype(q)).sqrt().to(q.dtype)
         rho_q, rho_k = q / root, k.masked_fill(~seen, 0.0) / root
     implied = torch.einsum("bhdn,bhdm->bhnm", rho_q, rho_k)
     return torch.einsum("bhnm,bhem->bhen", implied, v).unflatten(3, space)
@@ -120,10 +119,6 @@ def reference(q: Tensor, k: Tensor, v: Tensor, *, normalization: Normalization, 
 
 def _but_depth(x: Tensor) -> tuple[int, ...]:
     return (*x.shape[:2], *x.shape[3:])
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _context_cost(q: Tensor, k: Tensor, v: Tensor, **_: Any) -> float:

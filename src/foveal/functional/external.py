@@ -15,7 +15,7 @@ from torch import Tensor
 
 from foveal.errors import ShapeError
 from foveal.functional.backends import Backend, Backends
-from foveal.functional.inputs import autocast, check_choice, check_maps, check_mask
+from foveal.functional.inputs import autocast, check_choice, check_maps, check_mask, wide_dtype
 
 Normalization = Literal["double", "softmax"]
 EPS = 1e-9
@@ -91,7 +91,7 @@ def slot_weights(
 ) -> Tensor:
     """Norm(F M_k^T), ``(batch, heads, S, n)`` in float32 at least, from a flat map ``(batch, heads, d, n)``."""
     logits = memory_key @ x
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    wide = wide_dtype(x)
     if key_bias is not None:
         logits = logits + key_bias[..., None].to(logits.dtype)
     seen = mask.flatten(1)[:, None, None] if mask is not None else None
@@ -123,7 +123,7 @@ def reference(
 ) -> Tensor:
     """The definition, one sample and head at a time, only its attended positions: masking is cropping."""
     batch, heads, _, *space = x.shape
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    wide = wide_dtype(x)
     keys = memory_key.expand(heads, -1, -1)
     values = memory_value.expand(heads, -1, -1)
     flat = x.flatten(3)

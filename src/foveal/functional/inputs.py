@@ -78,5 +78,10 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
 
 
+def wide_dtype(x: Tensor) -> torch.dtype:
+    """The type of softmax, sums and normalisation: float32 at least."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
 def _shape(x: Tensor) -> str:
     return str(tuple(x.shape))

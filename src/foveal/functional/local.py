@@ -24,6 +24,7 @@ from foveal.functional.inputs import (
     check_maps,
     check_mask,
     refuse_forward_mode,
+    wide_dtype,
 )
 from foveal.functional.relative import check_relative
 from foveal.kernels.pytorch import local as tiled
@@ -151,14 +152,10 @@ def reference(
         dropped = ~inside if not masked_border else inside
         seen = windows(dropped[:, None, None].to(q.dtype)).squeeze(2) > 0
         seen = seen if masked_border else ~seen
-        weights = logits.masked_fill(~seen, -math.inf).softmax(-1, dtype=_wide(q)).nan_to_num(0.0).to(q.dtype)
+        weights = logits.masked_fill(~seen, -math.inf).softmax(-1, dtype=wide_dtype(q)).nan_to_num(0.0).to(q.dtype)
     else:
-        weights = logits.softmax(-1, dtype=_wide(q)).to(q.dtype)
+        weights = logits.softmax(-1, dtype=wide_dtype(q)).to(q.dtype)
     return (weights.unsqueeze(2) * windows(v)).sum(-1)
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _tiled(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:

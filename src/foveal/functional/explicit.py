@@ -1,0 +1,243 @@
+"""Explicit attention: maps given by the distance between positions, without key and query.
+
+Paper: Tan et al., Explicitly Modeled Attention Maps for Image Classification (2020), equations 4 to 12.
+Departures: those of ``decays``; heads of their own radius, masks, one and three dimensions go beyond the paper.
+Symbols: n positions, c = batch x heads x depth channels, L = length of an axis.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveal.functional.backends import Backend, Backends, Run
+from foveal.functional.decays import LEARNABLE, SEPARABLE, Decay, axis_factor, check_decay, kernel
+from foveal.functional.inputs import autocast, check_maps, check_mask, wide_dtype
+
+
+def explicit_attention(
+    v: Tensor,
+    *,
+    decay: Decay,
+    radius: Tensor | None = None,
+    offset: float = 1.0,
+    mask: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Norm(G + offset) V: 2 c n (sum of L) operations where G is separable, 2 c n for a uniform map.
+
+    Args:
+        v: ``(batch, heads, depth, *space)``, one to three space axes.
+        decay: ``uniform``, ``linear``, ``cosine`` (no radius), ``gaussian``, ``euclidean``, ``manhattan``.
+        radius: of shape ``()`` or ``(heads,)``; distances are per axis in units of the axis's length.
+        offset: added to G before each row is divided by its sum; the paper's 1, or 0 for its ablation.
+        mask: boolean ``(batch, *space)``, True for positions that may be attended to.
+        backend: one of ``BACKENDS.names()``; None takes the one that costs least. All are exact.
+
+    Returns:
+        ``(batch, heads, depth, *space)``; zeros where there is nothing to attend to.
+
+    Raises:
+        ShapeError: the shape of ``v`` or ``mask``.
+        OptionError: the decay is unknown, or its radius missing, superfluous or of a wrong shape.
+        BackendError: the named backend does not exist or cannot compute this decay.
+    """
+    check_maps("explicit_attention", v=v)
+    check_decay("explicit_attention", decay, radius, v.shape[1])
+    check_mask("explicit_attention", mask, v.shape[0], tuple(v.shape[3:]))
+    (v,) = autocast(v)
+    run = BACKENDS.pick(backend, v, decay=decay, offset=offset, mask=mask)
+    with torch.autocast(v.device.type, enabled=False):
+        return run(v, decay=decay, radius=radius, offset=offset, mask=mask)
+
+
+def _normalized(
+    mix: Run, v: Tensor, *, decay: Decay, radius: Tensor | None, offset: float, mask: Tensor | None
+) -> Tensor:
+    """Divide the unnormalised sums by the sums of the weights, which are the same sums over a map of ones."""
+    dtype, wide = v.dtype, wide_dtype(v)
+    axes = list(range(3, v.dim()))
+    v = v.to(wide)
+    radius = radius.to(wide) if radius is not None else None
+    ones = v.new_ones((1, 1, 1, *v.shape[3:]))
+    if mask is not None:
+        ones = mask[:, None, None].to(wide)
+        v = v * ones
+    weights, sums = mix(ones, decay=decay, radius=radius), mix(v, decay=decay, radius=radius)
+    if offset:
+        weights = weights + offset * ones.sum(axes, keepdim=True)
+        sums = sums + offset * v.sum(axes, keepdim=True)
+    # Nothing to attend to gives 0 / tiny = 0; with a radius near zero and no offset a far key weighs nothing either.
+    return (sums / weights.clamp(min=torch.finfo(wide).tiny)).to(dtype)
+
+
+def _mean(v: Tensor, *, decay: Decay, radius: Tensor | None, offset: float, mask: Tensor | None) -> Tensor:
+    """Equal weights, whatever the offset."""
+    axes = list(range(3, v.dim()))
+    if mask is None:
+        mean = v.mean(axes, keepdim=True, dtype=wide_dtype(v))
+    else:
+        seen = mask[:, None, None].to(wide_dtype(v))
+        mean = (v * seen).sum(axes, keepdim=True) / seen.sum(axes, keepdim=True).clamp(min=1)
+    return mean.to(v.dtype).expand(v.shape).contiguous()
+
+
+def _separable(v: Tensor, *, decay: Decay, radius: Tensor) -> Tensor:
+    """One small matrix an axis."""
+    space = tuple(v.shape[3:])
+    for axis, length in enumerate(space):
+        factor = _toeplitz(axis_factor(decay, length, radius), (length,))
+        after = math.prod(space[axis + 1 :])
+        if after == 1:
+            v = v.movedim(3 + axis, -1)
+            v = (v @ _for_heads(factor, v.dim())).movedim(-1, 3 + axis)
+        else:
+            flat = v.reshape(*v.shape[:2], -1, length, after)
+            v = (_for_heads(factor, 5) @ flat).reshape(*v.shape[:1], -1, *v.shape[2:])
+    return v
+
+
+def _for_heads(factor: Tensor, dims: int) -> Tensor:
+    """A shared matrix stays plain, so that all heads go through one product."""
+    return factor[0] if factor.shape[0] == 1 else factor.reshape(-1, *[1] * (dims - 4), *factor.shape[1:])
+
+
+def _toeplitz(values: Tensor, space: Sequence[int]) -> Tensor:
+    """``(heads, n, n)`` of G from ``(heads, *(2 L - 1))``, entry (query, key) at offset key - query."""
+    for axis, length in enumerate(space):
+        values = values.unfold(1 + axis, length, 1).flip(1 + axis)
+    return values.reshape(values.shape[0], math.prod(space), -1)
+
+
+def _dense(v: Tensor, *, decay: Decay, radius: Tensor | None) -> Tensor:
+    space = tuple(v.shape[3:])
+    matrix = _toeplitz(kernel(decay, space, radius, v), space)
+    return (v.flatten(3) @ (matrix[0] if matrix.shape[0] == 1 else matrix)).unflatten(3, space)
+
+
+def _fft(v: Tensor, *, decay: Decay, radius: Tensor | None) -> Tensor:
+    """G is a convolution: circular over at least 2 L - 1 positions an axis, where nothing wraps into the map."""
+    space = tuple(v.shape[3:])
+    sizes = [_fast_size(2 * length - 1) for length in space]
+    axes = list(range(3, v.dim()))
+    spectrum = torch.fft.rfftn(kernel(decay, space, radius, v)[None, :, None], sizes, axes)
+    mixed = torch.fft.irfftn(torch.fft.rfftn(v, sizes, axes) * spectrum, sizes, axes)
+    for axis, length in enumerate(space):
+        mixed = mixed.narrow(3 + axis, length - 1, length)
+    return mixed
+
+
+def _fast_size(least: int) -> int:
+    """The next even number without prime factors above 5."""
+    size = least + least % 2
+    while True:
+        rest = size
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return size
+        size += 2
+
+
+def attention_row(
+    decay: Decay, space: Sequence[int], radius: Tensor | None, offset: float, at: Sequence[int], like: Tensor
+) -> Tensor:
+    """``(heads or 1, *space)``: the row of Norm(G + offset) at one position, in closed form."""
+    row = kernel(decay, space, radius, like)
+    for axis, (length, position) in enumerate(zip(space, at, strict=True)):
+        row = row.narrow(1 + axis, length - 1 - position, length)
+    row = row + offset
+    return row / row.sum(list(range(1, row.dim())), keepdim=True)
+
+
+def reference(
+    v: Tensor, *, decay: Decay, radius: Tensor | None, offset: float, mask: Tensor | None
+) -> Tensor:
+    """The definition: every pair's distance, the (n, n) matrix, its rows divided by their sums."""
+    space = tuple(v.shape[3:])
+    wide = wide_dtype(v)
+    lengths = torch.tensor(space, dtype=wide, device=v.device)
+    points = torch.cartesian_prod(*[torch.arange(size, device=v.device) for size in space]).reshape(-1, len(space))
+    gaps = (points[:, None] - points[None, :]).to(wide)
+    euclid = gaps.square().sum(-1).sqrt() / lengths.square().sum().sqrt()
+    if decay in LEARNABLE:
+        assert radius is not None
+        sigma = radius.to(wide).reshape(-1, 1, 1)
+        scaled = gaps / lengths
+        matrix = {
+            "gaussian": torch.exp(-scaled.square().sum(-1) / (2 * (sigma.square() + 1e-6))),
+            "euclidean": torch.exp(-scaled.square().sum(-1).sqrt() / (sigma.abs() + 1e-6)),
+            "manhattan": torch.exp(-scaled.abs().sum(-1) / (sigma.abs() + 1e-6)),
+        }[decay]
+    else:
+        matrix = {
+            "uniform": torch.ones_like(euclid),
+            "linear": 1 - euclid,
+            "cosine": 0.5 * (1 + torch.cos(math.pi * euclid)),
+        }[decay][None]
+    weights = matrix[None] + offset
+    if mask is not None:
+        weights = weights * mask.flatten(1)[:, None, None].to(wide)
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(wide).tiny)
+    return (v.flatten(3) @ weights.mT.to(v.dtype)).unflatten(3, space)
+
+
+# Costs in multiply-adds of a matrix product, the fast one on every machine. Building the dense matrix and each
+# butterfly of a transform cost that many times more than a multiply-add (`make bench-core` prints the crossing).
+DENSE_ENTRY = 30
+BUTTERFLY = 12
+
+
+def _channels(v: Tensor) -> int:
+    return v.shape[0] * v.shape[1] * v.shape[2]
+
+
+def _separable_cost(v: Tensor, **_: Any) -> float:
+    return _channels(v) * math.prod(v.shape[3:]) * sum(v.shape[3:])
+
+
+def _dense_cost(v: Tensor, **_: Any) -> float:
+    return math.prod(v.shape[3:]) ** 2 * (_channels(v) + DENSE_ENTRY)
+
+
+def _fft_cost(v: Tensor, **_: Any) -> float:
+    size = math.prod(_fast_size(2 * length - 1) for length in v.shape[3:])
+    return (2 * _channels(v) + 1) * size * math.log2(size) * BUTTERFLY
+
+
+def _mean_cost(v: Tensor, **_: Any) -> float:
+    return v.numel()
+
+
+def _only(names: tuple[str, ...], why: str) -> Any:
+    def why_not(v: Tensor, *, decay: Decay, **_: Any) -> str | None:
+        return None if decay in names else f"decay {decay!r} {why}"
+
+    return why_not
+
+
+def _fft_why_not(v: Tensor, *, offset: float, mask: Tensor | None, **_: Any) -> str | None:
+    if mask is not None and not offset:
+        return "with a mask and no offset all weights of a row may be smaller than a transform's rounding"
+    return None
+
+
+BACKENDS = Backends(
+    "explicit_attention",
+    Backend("mean", _mean, cost=_mean_cost, why_not=_only(("uniform",), "is not uniform")),
+    Backend(
+        "separable",
+        partial(_normalized, _separable),
+        cost=_separable_cost,
+        why_not=_only(SEPARABLE, "is no product over the axes"),
+    ),
+    Backend("fft", partial(_normalized, _fft), cost=_fft_cost, why_not=_fft_why_not),
+    Backend("dense", partial(_normalized, _dense), cost=_dense_cost),
+    reference=reference,
+)
