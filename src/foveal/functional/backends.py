@@ -58,11 +58,7 @@ class Backends:
         if backend == "reference":
             return self._reference
         if backend is None:
-            fitting = [row for row in self._rows.values() if row.why_not(*args, **kwargs) is None]
-            if not fitting:
-                reasons = "; ".join(f"{name}: {reason}" for name, reason in self.explain(*args, **kwargs).items())
-                raise BackendError(f"{self.operation}: no backend can run this call ({reasons}).")
-            return min(fitting, key=lambda row: row.cost(*args, **kwargs)).run if len(fitting) > 1 else fitting[0].run
+            return self._rows[self.cheapest(*args, **kwargs)].run
         if backend not in self._rows:
             raise BackendError(
                 f"{self.operation}: there is no backend {backend!r}. Use None or one of {', '.join(self.names())}."
@@ -71,3 +67,11 @@ class Backends:
         if reason is not None:
             raise BackendError(f"{self.operation}: backend {backend!r} cannot run this call: {reason}.")
         return self._rows[backend].run
+
+    def cheapest(self, *args: Any, **kwargs: Any) -> str:
+        """The name of the evaluation that ``pick(None, …)`` takes."""
+        fitting = [row for row in self._rows.values() if row.why_not(*args, **kwargs) is None]
+        if not fitting:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.explain(*args, **kwargs).items())
+            raise BackendError(f"{self.operation}: no backend can run this call ({reasons}).")
+        return min(fitting, key=lambda row: row.cost(*args, **kwargs)).name if len(fitting) > 1 else fitting[0].name

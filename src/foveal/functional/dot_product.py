@@ -115,6 +115,29 @@ def with_positions(q: Tensor, k: Tensor, tables: Sequence[Tensor]) -> tuple[Tens
     return torch.cat(queries, -1), torch.cat(keys, -1)
 
 
+def attention_row(
+    q: Tensor,
+    k: Tensor,
+    *,
+    at: Sequence[int],
+    normalization: Normalization,
+    tables: Sequence[Tensor] = (),
+    scale: float | None = None,
+) -> Tensor:
+    """``(batch, heads, *key_space)``: the weights of the query at one position."""
+    own, axes = q[(..., *at)], len(at)
+    logits = torch.einsum("bhd,bhd...->bh...", own, k)
+    for axis, (table, part) in enumerate(zip(tables, query_slices(tables, q.shape[2]), strict=True)):
+        length = q.shape[3 + axis]
+        rows = table.expand(q.shape[1], -1, -1).narrow(1, length - 1 - at[axis], length)
+        along = torch.einsum("bhd,hld->bhl", own[:, :, part], rows)
+        logits = logits + along.reshape(*along.shape[:2], *[-1 if a == axis else 1 for a in range(axes)])
+    if normalization == "scaling":
+        return logits / math.prod(k.shape[3:])
+    scale = q.shape[2] ** -0.5 if scale is None else scale
+    return (logits * scale).flatten(2).softmax(-1, dtype=wide_dtype(q)).to(q.dtype).reshape(logits.shape)
+
+
 def _sdpa(
     q: Tensor, k: Tensor, v: Tensor, *, tables: Sequence[Tensor], scale: float, mask: Tensor | None, **_: Any
 ) -> Tensor:
@@ -133,9 +156,7 @@ def _sdpa(
     return out.mT.unflatten(3, q.shape[3:])
 
 
-def _linear(
-    q: Tensor, k: Tensor, v: Tensor, *, tables: Sequence[Tensor], mask: Tensor | None, **_: Any
-) -> Tensor:
+def _linear(q: Tensor, k: Tensor, v: Tensor, *, tables: Sequence[Tensor], mask: Tensor | None, **_: Any) -> Tensor:
     space, key_mask = q.shape[3:], mask.flatten(1) if mask is not None else None
     if tables:
         queries, keys = (x.mT for x in with_positions(q, k, tables))

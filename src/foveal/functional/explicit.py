@@ -156,9 +156,7 @@ def attention_row(
     return row / row.sum(list(range(1, row.dim())), keepdim=True)
 
 
-def reference(
-    v: Tensor, *, decay: Decay, radius: Tensor | None, offset: float, mask: Tensor | None
-) -> Tensor:
+def reference(v: Tensor, *, decay: Decay, radius: Tensor | None, offset: float, mask: Tensor | None) -> Tensor:
     """The definition: every pair's distance, the (n, n) matrix, its rows divided by their sums."""
     space = tuple(v.shape[3:])
     wide = wide_dtype(v)
@@ -241,3 +239,14 @@ BACKENDS = Backends(
     Backend("dense", partial(_normalized, _dense), cost=_dense_cost),
     reference=reference,
 )
+
+
+def mixing_macs(decay: Decay, space: Sequence[int], channels: int, heads: int = 1) -> int:
+    """Multiply-adds of the matrix products that mix this many channels of one image, and its map of ones, exactly.
+
+    Means and transforms have none: they are counted in other units.
+    """
+    shape = torch.empty((1, heads, channels // heads, *space), device="meta")
+    chosen = BACKENDS.cheapest(shape, decay=decay, offset=1.0, mask=None)
+    per_channel = {"separable": sum(space) * math.prod(space), "dense": math.prod(space) ** 2}.get(chosen, 0)
+    return per_channel * (channels + heads)

@@ -57,9 +57,7 @@ def external_attention(
     return run(x, memory_key, memory_value, normalization=normalization, key_bias=key_bias, mask=mask)
 
 
-def _check(
-    x: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, normalization: str, mask: Tensor | None
-) -> None:
+def _check(x: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, normalization: str, mask: Tensor | None) -> None:
     check_maps("external_attention", x=x)
     heads, depth = x.shape[1], x.shape[2]
     if key.dim() not in (2, 3) or key.shape[-1] != depth or (key.dim() == 3 and key.shape[0] != heads):
@@ -81,19 +79,9 @@ def _check(
     check_mask("external_attention", mask, x.shape[0], tuple(x.shape[3:]))
 
 
-def slot_weights(
-    x: Tensor,
-    memory_key: Tensor,
-    *,
-    normalization: Normalization = "double",
-    key_bias: Tensor | None = None,
-    mask: Tensor | None = None,
-) -> Tensor:
-    """Norm(F M_k^T), ``(batch, heads, S, n)`` in float32 at least, from a flat map ``(batch, heads, d, n)``."""
-    logits = memory_key @ x
-    wide = wide_dtype(x)
-    if key_bias is not None:
-        logits = logits + key_bias[..., None].to(logits.dtype)
+def normalize_slots(logits: Tensor, *, normalization: Normalization = "double", mask: Tensor | None = None) -> Tensor:
+    """Norm of ``(batch, heads, S, n)`` logits, in float32 at least; ``mask`` is ``(batch, *space)``."""
+    wide = wide_dtype(logits)
     seen = mask.flatten(1)[:, None, None] if mask is not None else None
     if normalization == "softmax":
         weights = logits.softmax(2, dtype=wide)
@@ -107,8 +95,11 @@ def slot_weights(
     return weights / (weights.sum(2, keepdim=True) + EPS)
 
 
-def _slots(x: Tensor, memory_key: Tensor, memory_value: Tensor, **options: Any) -> Tensor:
-    weights = slot_weights(x.flatten(3), memory_key, **options).to(x.dtype)
+def _slots(x: Tensor, memory_key: Tensor, memory_value: Tensor, *, key_bias: Tensor | None, **options: Any) -> Tensor:
+    logits = memory_key @ x.flatten(3)
+    if key_bias is not None:
+        logits = logits + key_bias[..., None].to(logits.dtype)
+    weights = normalize_slots(logits, **options).to(x.dtype)
     return (memory_value.mT @ weights).unflatten(3, x.shape[3:])
 
 

@@ -158,6 +158,44 @@ def reference(
     return (weights.unsqueeze(2) * windows(v)).sum(-1)
 
 
+def attention_row(
+    q: Tensor,
+    k: Tensor,
+    *,
+    at: Sequence[int],
+    kernel_size: Sequence[int],
+    relative: Sequence[Tensor],
+    dilation: Sequence[int],
+    scale: float,
+    border: Border,
+) -> Tensor:
+    """``(batch, heads, *space)``: the weights of one query on the map, computed from its window alone.
+
+    With the border ``"zero"`` the padding takes what is missing to a sum of 1.
+    """
+    axes, space = len(at), q.shape[3:]
+    half = [w // 2 * d for w, d in zip(kernel_size, dilation, strict=True)]
+    pad = [side for p in reversed(half) for side in (p, p)]
+    keys, inside = F.pad(k, pad), F.pad(k.new_ones((1, 1, *space)), pad)
+    for axis, (p, w, step) in enumerate(zip(at, kernel_size, dilation, strict=True)):
+        keys = keys.narrow(3 + axis, p, (w - 1) * step + 1)
+        inside = inside.narrow(2 + axis, p, (w - 1) * step + 1)
+    every = tuple(slice(None, None, step) for step in dilation)
+    keys, inside = keys[(..., *every)], inside[(..., *every)] > 0
+    own = q[(..., *at)]
+    logits = torch.einsum("bhd,bhd...->bh...", own, keys)
+    for axis, (table, part) in enumerate(zip(relative, tiled.query_slices(relative, q.shape[2]), strict=True)):
+        along = torch.einsum("bhd,hod->bho", own[:, :, part], table.expand(q.shape[1], -1, -1))
+        logits = logits + along.reshape(*along.shape[:2], *[-1 if a == axis else 1 for a in range(axes)])
+    if border == "mask":
+        logits = logits.masked_fill(~inside, -math.inf)
+    weights = (logits * scale).flatten(2).softmax(-1, dtype=wide_dtype(q)).to(q.dtype).reshape(logits.shape)
+    padded = weights.new_zeros((*weights.shape[:2], *(s + 2 * p for s, p in zip(space, half, strict=True))))
+    window = tuple(slice(p, p + (w - 1) * d + 1, d) for p, w, d in zip(at, kernel_size, dilation, strict=True))
+    padded[(..., *window)] = weights
+    return padded[(..., *(slice(p, p + s) for s, p in zip(space, half, strict=True)))]
+
+
 def _tiled(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
     refuse_forward_mode("local_attention", q, k, v, *rest[0])
     return tiled.local_attention(q, k, v, *rest)  # type: ignore[no-any-return]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
+
+from foveal.errors import OptionError, ShapeError
 
 
 class Site(Protocol):
@@ -41,11 +44,12 @@ class Like:
 
 
 class AttentionLayer(nn.Module):
-    """Base of all layers: ``forward(x) == output_from(attend(x), x)``, by whatever order of products costs less.
+    """Base of all layers: ``forward(x)`` equals ``output_from(attend(x), x)``, in whatever order costs less.
 
-    ``x`` is a channels-first map ``(batch, channels, *space)``.
+    ``x`` is a channels-first map ``(batch, channels, *space)`` of any size.
     """
 
+    channels: int
     heads: int
 
     @classmethod
@@ -78,5 +82,50 @@ class AttentionLayer(nn.Module):
         """The same as weights on positions, ``(batch, heads, *space)``, for drawing."""
         return self.attention_map(x, at=at)
 
+    def macs(self, space: tuple[int, ...]) -> int:
+        """Multiply-adds of the matrix products of one forward over a map of this size, batch 1, as evaluated."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.output_from(self.attend(x), x)
+        return self.output_from(self.attend(self.checked(x)), x)
+
+    def checked(self, x: Tensor) -> Tensor:
+        """The map, if it is one with this layer's channels."""
+        if not 3 <= x.dim() <= 5 or x.shape[1] != self.channels:
+            raise ShapeError(
+                f"{type(self).__name__}: the map must be (batch, {self.channels}, *space) with 1 to 3 space axes, "
+                f"got {tuple(x.shape)}. Tokens (batch, positions, channels) become one by x.mT."
+            )
+        return x
+
+    def checked_position(self, x: Tensor, at: tuple[int, ...]) -> tuple[int, ...]:
+        """The position, if it lies on the map."""
+        space = tuple(self.checked(x).shape[2:])
+        if len(at) != len(space) or not all(0 <= p < length for p, length in zip(at, space, strict=True)):
+            raise ShapeError(
+                f"{type(self).__name__}.attention_map: at must name a position of the {space} map, one index an "
+                f"axis, got {at}."
+            )
+        return at
+
+    def split(self, x: Tensor) -> Tensor:
+        """``(batch, heads * depth, *space)`` as ``(batch, heads, depth, *space)``."""
+        return x.unflatten(1, (self.heads, -1))
+
+
+def check_heads(layer: str, heads: int, **channels: int) -> None:
+    """Heads must divide the channels that they share."""
+    for name, count in channels.items():
+        if count < 1 or heads < 1 or count % heads:
+            fitting = [h for h in range(1, min(count, 64) + 1) if count % h == 0] or [1]
+            near = min(fitting, key=lambda h: abs(h - heads))
+            raise OptionError(f"{layer}: heads must divide {name}={count}, got heads={heads}. Use {near}, say.")
+
+
+def column(x: Tensor, at: tuple[int, ...]) -> Tensor:
+    """``(batch, heads, depth)``: the features at one position of ``(batch, heads, depth, *space)``."""
+    return x[(..., *at)]
+
+
+def positions(space: tuple[int, ...]) -> int:
+    return math.prod(space)

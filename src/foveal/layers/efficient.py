@@ -1,0 +1,153 @@
+"""Efficient attention as a residual unit.
+
+Paper: Shen et al., Efficient Attention: Attention with Linear Complexities (2018), section 3.
+Departures: ``projection="always"`` and the biases follow the authors' code; ``"auto"`` and ``bias=False`` the paper.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from foveal.errors import OptionError
+from foveal.functional.efficient import (
+    Normalization,
+    context,
+    efficient_attention,
+    normalize_keys,
+    normalize_queries,
+)
+from foveal.layers.base import AttentionLayer, Site, check_heads, column
+from foveal.layers.pointwise import Pointwise
+
+
+class EfficientAttention(AttentionLayer):
+    """x + W_o rho_q(Q) (rho_k(K)^T V): cost linear in the number of positions.
+
+    ``(batch, channels, *space)`` to the same shape. The linear maps next to the context are multiplied with it
+    where that costs less: 4 key_channels channels multiply-adds a position instead of 2 channels (key_channels +
+    value_channels) and the two products. State and result are the same, up to rounding, in training too.
+
+    Args:
+        channels: channels of the map and of the result.
+        key_channels: of queries and keys, shared by the heads; 64 in all experiments of the paper.
+        value_channels: of the values; ``channels`` when None.
+        heads: 1 in the paper; more are the authors' code.
+        normalization: ``"softmax"`` or ``"scaling"``.
+        projection: ``"always"`` projects the result, ``"auto"`` only where value_channels differ from channels.
+        residual: add the map.
+        bias: of all projections.
+        backend: evaluate unfolded through this backend of ``foveal.efficient_attention``; None folds.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        key_channels: int = 64,
+        value_channels: int | None = None,
+        heads: int = 1,
+        normalization: Normalization = "softmax",
+        projection: Literal["always", "auto"] = "always",
+        residual: bool = True,
+        bias: bool = True,
+        backend: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        value_channels = channels if value_channels is None else value_channels
+        check_heads("EfficientAttention", heads, key_channels=key_channels, value_channels=value_channels)
+        if projection not in ("always", "auto"):
+            raise OptionError(f"EfficientAttention: projection must be 'always' or 'auto', got {projection!r}.")
+        self.channels, self.heads, self.backend = channels, heads, backend
+        self.normalization: Normalization = normalization
+        self.residual = residual
+        made: dict[str, Any] = {"bias": bias, "device": device, "dtype": dtype}
+        self.query = Pointwise(channels, key_channels, **made)
+        self.key = Pointwise(channels, key_channels, **made)
+        self.value = Pointwise(channels, value_channels, **made)
+        projects = projection == "always" or value_channels != channels
+        self.output: nn.Module = Pointwise(value_channels, channels, **made) if projects else nn.Identity()
+
+    @classmethod
+    def from_site(cls, site: Site, **options: Any) -> EfficientAttention:
+        return cls(site.channels_out, **options)
+
+    def values(self, x: Tensor) -> Tensor:
+        return self.split(self.value(x))
+
+    def attend(self, x: Tensor) -> Tensor:
+        q, k = self.split(self.query(x)), self.split(self.key(x))
+        return efficient_attention(q, k, self.values(x), normalization=self.normalization, backend=self.backend)
+
+    def output_from(self, attended: Tensor, x: Tensor) -> Tensor:
+        out: Tensor = self.output(attended.flatten(1, 2))
+        return x + out if self.residual else out
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.checked(x)
+        if self.backend is not None:
+            return self.output_from(self.attend(x), x)
+        fold_value, fold_output = self._folds(math.prod(x.shape[2:]))
+        q = normalize_queries(self.split(self.query(x)).flatten(3), self.normalization)
+        k = self.split(self.key(x)).flatten(3)
+        held = self._folded_context(k, x) if fold_value else self._context(k, x)
+        if not fold_output:
+            return self.output_from((held.mT @ q).unflatten(3, x.shape[2:]), x)
+        assert isinstance(self.output, Pointwise)
+        per_head = self.output.weight.mT.unflatten(0, (self.heads, -1))
+        read = (held @ per_head).flatten(1, 2)
+        out = (read.mT @ q.flatten(1, 2)).unflatten(2, x.shape[2:])
+        if self.output.bias is not None:
+            out = out + self.output.bias.reshape(-1, *[1] * (x.dim() - 2)).to(out.dtype)
+        return x + out if self.residual else out
+
+    def _context(self, k: Tensor, x: Tensor) -> Tensor:
+        return context(k, self.values(x).flatten(3), normalization=self.normalization)
+
+    def _folded_context(self, k: Tensor, x: Tensor) -> Tensor:
+        """rho_k(K)^T (X W_v + b_v) as (rho_k(K)^T X) W_v + (rho_k(K)^T 1) b_v."""
+        weights = normalize_keys(k, self.normalization, None)
+        held = (weights.flatten(1, 2) @ x.flatten(2).mT.to(weights.dtype)).unflatten(1, k.shape[1:3])
+        held = held @ self.value.weight.unflatten(0, (self.heads, -1)).mT
+        if self.value.bias is not None:
+            held = held + weights.sum(3, keepdim=True) * self.value.bias.reshape(self.heads, 1, -1).to(held.dtype)
+        return held
+
+    def _folds(self, n: int) -> tuple[bool, bool]:
+        """Whether multiplying the context with the value and the output projection costs less than applying them."""
+        d, e = self.query.out_features, self.value.out_features
+        mix, c = d * e // self.heads, self.channels
+        value = n * d * c + mix * c < n * c * e + n * mix
+        if not isinstance(self.output, Pointwise):
+            return value, False
+        return value, n * d * c + mix * c < n * mix + n * e * c
+
+    def macs(self, space: tuple[int, ...]) -> int:
+        n, c, d, e = math.prod(space), self.channels, self.query.out_features, self.value.out_features
+        mix = d * e // self.heads
+        fold_value, fold_output = self._folds(n)
+        cost = 2 * n * c * d
+        cost += n * d * c + mix * c if fold_value else n * c * e + n * mix
+        if not isinstance(self.output, Pointwise):
+            return cost + n * mix
+        return cost + (n * d * c + mix * c if fold_output else n * mix + n * e * c)
+
+    def attention_map(self, x: Tensor, *, at: tuple[int, ...]) -> Tensor:
+        """The implied row: the query's coefficients times the key channels' global maps."""
+        self.checked_position(x, at)
+        q = normalize_queries(self.split(self.query(x)).flatten(3), self.normalization).unflatten(3, x.shape[2:])
+        maps = self.global_maps(x)
+        return torch.einsum("bhd,bhd...->bh...", column(q, at), maps)
+
+    def global_maps(self, x: Tensor) -> Tensor:
+        """rho_k(K): one map a key channel, ``(batch, heads, depth, *space)``, which all queries share."""
+        k = self.split(self.key(self.checked(x))).flatten(3)
+        return normalize_keys(k, self.normalization, None).unflatten(3, x.shape[2:])
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, key_channels={self.query.out_features}, heads={self.heads}, {self.normalization}"

@@ -1,0 +1,162 @@
+"""The attention stem of stand-alone self-attention networks.
+
+Paper: Ramachandran et al., Stand-Alone Self-Attention in Vision Models (2019), section 3.2 and appendix A.1.
+Departures: none known; the number of mixtures, the width and the size of the embeddings are not stated, so they are
+arguments (published FLOPs fit width 64 and about 4 mixtures).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveal.errors import ShapeError
+from foveal.functional.dot_product import attention_row, dot_product_attention
+from foveal.layers.base import AttentionLayer, Site, check_heads
+from foveal.layers.pointwise import BatchNorm, Pointwise
+
+
+class LocalAttentionStem(AttentionLayer):
+    """Attention inside aligned blocks with values that depend on the place in the block, then norm, ReLU, max pool.
+
+    ``(batch, channels_in, *space)`` to ``(batch, channels_out, *ceil(space / block))``. A value is a mixture of linear
+    maps, v = sum_m p(place, m) W_m x, p the softmax over m of (row embedding + column embedding) . mixture_m. Blocks
+    at an edge that they overhang attend to what is there.
+
+    Args:
+        channels_in: channels of the image.
+        channels_out: width; 64 feeds the paper's trunk.
+        block: side of a block and of the max pool, 4 in the paper.
+        heads: 4 in the paper.
+        mixtures: value maps that are mixed.
+        embedding: length of the place embeddings; None takes a head's depth.
+        dims: space axes of the map.
+        backend: of ``foveal.dot_product_attention``.
+    """
+
+    def __init__(
+        self,
+        channels_in: int = 3,
+        channels_out: int = 64,
+        *,
+        block: int = 4,
+        heads: int = 4,
+        mixtures: int = 4,
+        embedding: int | None = None,
+        dims: int = 2,
+        backend: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_heads("LocalAttentionStem", heads, channels_out=channels_out)
+        self.channels, self.channels_out, self.heads = channels_in, channels_out, heads
+        self.block, self.dims, self.backend = block, dims, backend
+        made: dict[str, Any] = {"device": device, "dtype": dtype}
+        embedding = channels_out // heads if embedding is None else embedding
+        self.query = Pointwise(channels_in, channels_out, bias=False, **made)
+        self.key = Pointwise(channels_in, channels_out, bias=False, **made)
+        self.value = Pointwise(channels_in, mixtures * channels_out, bias=False, **made)
+        self.place = nn.ParameterList(nn.Parameter(torch.empty(block, embedding, **made)) for _ in range(dims))
+        self.mixture = nn.Parameter(torch.empty(mixtures, embedding, **made))
+        self.norm = BatchNorm(channels_out, **made)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Embeddings from N(0, 1 / their length), so that mixing starts near even."""
+        for table in (*self.place, self.mixture):
+            nn.init.normal_(table, std=table.shape[1] ** -0.5)
+
+    @classmethod
+    def from_site(cls, site: Site, **options: Any) -> LocalAttentionStem:
+        return cls(site.channels_in, site.channels_out, **options)
+
+    def place_weights(self) -> Tensor:
+        """p, ``(places of a block, mixtures)``."""
+        places = self.place[0].new_zeros((1,) * self.dims + (1,))
+        for axis, table in enumerate(self.place):
+            shape = [1] * self.dims + [-1]
+            shape[axis] = self.block
+            places = places + table.reshape(shape)
+        return (places.reshape(-1, places.shape[-1]) @ self.mixture.mT).softmax(-1)
+
+    def _blocks(self, x: Tensor) -> Tensor:
+        """``(batch, channels, *space)`` to ``(batch, blocks, channels, places of a block)``, padded with zeros."""
+        space, axes = x.shape[2:], self.dims
+        pad = [side for length in reversed(space) for side in (0, -length % self.block)]
+        x = F.pad(x, pad) if any(pad) else x
+        split = [m for length in x.shape[2:] for m in (length // self.block, self.block)]
+        x = x.reshape(*x.shape[:2], *split)
+        x = x.permute(0, *(2 + 2 * a for a in range(axes)), 1, *(3 + 2 * a for a in range(axes)))
+        return x.reshape(x.shape[0], math.prod(x.shape[1 : 1 + axes]), x.shape[1 + axes], -1)
+
+    def _from_blocks(self, x: Tensor, space: tuple[int, ...]) -> Tensor:
+        """The inverse: ``(batch, blocks, channels, places)`` to ``(batch, channels, *space)``."""
+        axes, count = self.dims, [-(-length // self.block) for length in space]
+        x = x.reshape(x.shape[0], *count, x.shape[2], *[self.block] * axes)
+        x = x.permute(0, 1 + axes, *(m for a in range(axes) for m in (1 + a, 2 + axes + a)))
+        x = x.reshape(*x.shape[:2], *(n * self.block for n in count))
+        for axis, length in enumerate(space):
+            x = x.narrow(2 + axis, 0, length)
+        return x
+
+    def _block_values(self, blocks: Tensor) -> Tensor:
+        """``(batch, blocks, channels_out, places)``: the mixture is folded into one matrix a place."""
+        maps = self.value.weight.unflatten(0, (-1, self.channels_out))
+        by_place = torch.einsum("pm,moc->poc", self.place_weights(), maps)
+        return torch.einsum("bncp,poc->bnop", blocks, by_place)
+
+    def values(self, x: Tensor) -> Tensor:
+        return self.split(self._from_blocks(self._block_values(self._blocks(x)), tuple(x.shape[2:])))
+
+    def attend(self, x: Tensor) -> Tensor:
+        space = tuple(self.checked(x).shape[2:])
+        blocks = self._blocks(x)
+        q, k = (torch.einsum("bncp,oc->bnop", blocks, layer.weight) for layer in (self.query, self.key))
+        flat = [m.flatten(0, 1).unflatten(1, (self.heads, -1)) for m in (q, k, self._block_values(blocks))]
+        mask = None
+        if any(length % self.block for length in space):
+            there = self._blocks(x.new_ones((1, 1, *space))).squeeze(2) > 0
+            mask = there.expand(x.shape[0], -1, -1).flatten(0, 1)
+        attended = dot_product_attention(flat[0], flat[1], flat[2], scale=1.0, mask=mask, backend=self.backend)
+        attended = attended.flatten(1, 2).unflatten(0, blocks.shape[:2])
+        return self.split(self._from_blocks(attended, space))
+
+    def output_from(self, attended: Tensor, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(attended.flatten(1, 2)).relu()
+        pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[self.dims - 1]
+        return pool(out, self.block, self.block, ceil_mode=True)
+
+    def attention_map(self, x: Tensor, *, at: tuple[int, ...]) -> Tensor:
+        """Weights on the image; all of them lie in the position's block."""
+        space = tuple(self.checked(x).shape[2:])
+        self.checked_position(x, at)
+        inside = tuple(slice(p - p % self.block, p - p % self.block + self.block) for p in at)
+        crop = x[(..., *inside)]
+        q, k = self.split(self.query(crop)), self.split(self.key(crop))
+        row = attention_row(q, k, at=[p % self.block for p in at], normalization="softmax", scale=1.0)
+        out = row.new_zeros((*row.shape[:2], *space))
+        out[(..., *inside)] = row
+        return out
+
+    def macs(self, space: tuple[int, ...]) -> int:
+        places, c, o = self.block**self.dims, self.channels, self.channels_out
+        blocks = math.prod(-(-length // self.block) for length in space)
+        mixtures, embedding = self.mixture.shape
+        weights = places * mixtures * (embedding + o * c)
+        return weights + blocks * places * o * (3 * c + 2 * places)
+
+    def checked(self, x: Tensor) -> Tensor:
+        if super().checked(x).dim() != 2 + self.dims:
+            raise ShapeError(
+                f"LocalAttentionStem: made for maps of {self.dims} space axes, got {tuple(x.shape)}. "
+                f"Build it with dims={x.dim() - 2}."
+            )
+        return x
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, {self.channels_out}, block={self.block}, heads={self.heads}"

@@ -1,0 +1,37 @@
+"""The 1x1 convolution and the norm of maps with any number of space axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class Pointwise(nn.Linear):
+    """A linear map of the channels at every position: ``(batch, in, *space)`` to ``(batch, out, *space)``.
+
+    Its weight is ``(out, in)``; weights of 1x1 convolutions, ``(out, in, 1, …)``, load too.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pointwise(x, self.weight, self.bias)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        weight = state_dict.get(prefix + "weight")
+        if isinstance(weight, Tensor) and weight.dim() > 2 and weight.shape[2:].numel() == 1:
+            state_dict[prefix + "weight"] = weight.flatten(1)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``weight @ x + bias`` over channels; a channels-last map is not copied."""
+    return F.linear(x.flatten(2).mT, weight, bias).mT.unflatten(2, x.shape[2:])
+
+
+class BatchNorm(_BatchNorm):
+    """Batch normalisation of a map with any number of space axes."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Every map is fine."""
