@@ -1,0 +1,6 @@
+"""Backbones of the papers and the one table of where each mechanism goes; importing this registers them in timm."""
+
+from foveal.models import residual as _residual  # noqa: F401  registers its backbones
+from foveal.models.mechanisms import MECHANISMS, Mechanism, with_attention
+
+__all__ = ["MECHANISMS", "Mechanism", "with_attention"]
