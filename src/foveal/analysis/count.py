@@ -122,7 +122,7 @@ def _may_multiply(packet: Any) -> bool:
     return namespace not in ("aten", "prim", "prims") or name in _MULTIPLYING
 
 
-class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Seen(TorchDispatchMode):
     """Remembers which operators ran; entered before the counter, it sees them after the counter took them apart."""
 
     supports_higher_order_operators = True

@@ -106,7 +106,7 @@ def _training_step(model: nn.Module, example: Tensor, loss: Loss) -> Callable[[]
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss(copied(example)).backward()  # type: ignore[no-untyped-call]
+        loss(copied(example)).backward()
         optimizer.step()
 
     return run

@@ -92,7 +92,7 @@ def _sample(call: Callable[[], object], repeats: int) -> float:
 
 
 def _synchronize() -> None:
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
