@@ -18,7 +18,7 @@ from torch import Tensor
 from foveal.errors import OptionError
 from foveal.functional.backends import Backend, Backends
 from foveal.functional.efficient import efficient_attention
-from foveal.functional.inputs import autocast, check_choice, check_equal, check_maps, check_mask, wide_dtype
+from foveal.functional.inputs import autocast, check_choice, check_equal, check_maps, check_mask, on_last, wide_dtype
 from foveal.functional.relative import check_relative
 from foveal.kernels.pytorch.local import query_slices
 
@@ -125,7 +125,7 @@ def attention_row(
     scale: float | None = None,
 ) -> Tensor:
     """``(batch, heads, *key_space)``: the weights of the query at one position."""
-    own, axes = q[(..., *at)], len(at)
+    own, axes = q[on_last(at)], len(at)
     logits = torch.einsum("bhd,bhd...->bh...", own, k)
     for axis, (table, part) in enumerate(zip(tables, query_slices(tables, q.shape[2]), strict=True)):
         length = q.shape[3 + axis]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,6 +78,11 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
+
+
+def on_last(index: Iterable[int | slice]) -> tuple[Any, ...]:
+    """An index into the last axes of a tensor."""
+    return (..., *index)
 
 
 def wide_dtype(x: Tensor) -> torch.dtype:

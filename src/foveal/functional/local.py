@@ -23,6 +23,7 @@ from foveal.functional.inputs import (
     check_equal,
     check_maps,
     check_mask,
+    on_last,
     refuse_forward_mode,
     wide_dtype,
 )
@@ -180,9 +181,9 @@ def attention_row(
     for axis, (p, w, step) in enumerate(zip(at, kernel_size, dilation, strict=True)):
         keys = keys.narrow(3 + axis, p, (w - 1) * step + 1)
         inside = inside.narrow(2 + axis, p, (w - 1) * step + 1)
-    every = tuple(slice(None, None, step) for step in dilation)
-    keys, inside = keys[(..., *every)], inside[(..., *every)] > 0
-    own = q[(..., *at)]
+    every = on_last(slice(None, None, step) for step in dilation)
+    keys, inside = keys[every], inside[every] > 0
+    own = q[on_last(at)]
     logits = torch.einsum("bhd,bhd...->bh...", own, keys)
     for axis, (table, part) in enumerate(zip(relative, tiled.query_slices(relative, q.shape[2]), strict=True)):
         along = torch.einsum("bhd,hod->bho", own[:, :, part], table.expand(q.shape[1], -1, -1))
@@ -191,14 +192,14 @@ def attention_row(
         logits = logits.masked_fill(~inside, -math.inf)
     weights = (logits * scale).flatten(2).softmax(-1, dtype=wide_dtype(q)).to(q.dtype).reshape(logits.shape)
     padded = weights.new_zeros((*weights.shape[:2], *(s + 2 * p for s, p in zip(space, half, strict=True))))
-    window = tuple(slice(p, p + (w - 1) * d + 1, d) for p, w, d in zip(at, kernel_size, dilation, strict=True))
-    padded[(..., *window)] = weights
-    return padded[(..., *(slice(p, p + s) for s, p in zip(space, half, strict=True)))]
+    window = on_last(slice(p, p + (w - 1) * d + 1, d) for p, w, d in zip(at, kernel_size, dilation, strict=True))
+    padded[window] = weights
+    return padded[on_last(slice(p, p + s) for s, p in zip(space, half, strict=True))]
 
 
 def _tiled(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
     refuse_forward_mode("local_attention", q, k, v, *rest[0])
-    return tiled.local_attention(q, k, v, *rest)  # type: ignore[no-any-return]
+    return tiled.local_attention(q, k, v, *rest)
 
 
 BACKENDS = Backends("local_attention", Backend("tiled", _tiled, cost=lambda q, k, v: q.numel()), reference=reference)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from foveal.errors import OptionError, ShapeError
 from foveal.functional.dot_product import attention_row, dot_product_attention
 from foveal.layers.base import AttentionLayer, Site, check_heads
-from foveal.layers.local import average_pool
 from foveal.layers.pointwise import Pointwise
+from foveal.layers.pooling import pool_overlapping
 
 
 class AugmentedAttention(AttentionLayer):
@@ -106,7 +106,7 @@ class AugmentedAttention(AttentionLayer):
         return dot_product_attention(q, k, self.values(x), relative=tables, backend=self.backend)
 
     def output_from(self, attended: Tensor, x: Tensor) -> Tensor:
-        return average_pool(self.output(attended.flatten(1, 2)), self.stride, kernel_size=3, padding=1)
+        return pool_overlapping(self.output(attended.flatten(1, 2)), self.stride)
 
     def attention_map(self, x: Tensor, *, at: tuple[int, ...]) -> Tensor:
         self.checked_position(x, at)

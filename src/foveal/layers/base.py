@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from foveal.errors import OptionError, ShapeError
+from foveal.functional.inputs import on_last
 
 
 class Site(Protocol):
@@ -124,8 +124,5 @@ def check_heads(layer: str, heads: int, **channels: int) -> None:
 
 def column(x: Tensor, at: tuple[int, ...]) -> Tensor:
     """``(batch, heads, depth)``: the features at one position of ``(batch, heads, depth, *space)``."""
-    return x[(..., *at)]
+    return x[on_last(at)]
 
-
-def positions(space: tuple[int, ...]) -> int:
-    return math.prod(space)

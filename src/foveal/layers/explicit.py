@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from foveal.functional.decays import LEARNABLE, Decay, check_decay
 from foveal.functional.explicit import attention_row, explicit_attention, mixing_macs
 from foveal.layers.base import AttentionLayer, Site, check_heads
-from foveal.layers.local import average_pool
 from foveal.layers.pointwise import Pointwise, pointwise
+from foveal.layers.pooling import pool_overlapping
 
 
 class ExplicitAttention(AttentionLayer):
@@ -95,7 +95,7 @@ class ExplicitAttention(AttentionLayer):
         return self._pool(self.output(attended.flatten(1, 2)))
 
     def _pool(self, out: Tensor) -> Tensor:
-        return average_pool(out, self.stride, kernel_size=3, padding=1)
+        return pool_overlapping(out, self.stride)
 
     def _folds(self, space: tuple[int, ...]) -> bool:
         """Whether one matrix W_o W_v before the mixing costs less than two around it."""
@@ -108,7 +108,8 @@ class ExplicitAttention(AttentionLayer):
     def forward(self, x: Tensor) -> Tensor:
         if not self._folds(tuple(self.checked(x).shape[2:])):
             return self.output_from(self.attend(x), x)
-        weight, bias = self.output.weight @ self.value.weight, self.output.bias
+        weight = self.output.weight @ self.value.weight
+        bias: Tensor | None = self.output.bias
         if self.value.bias is not None:
             # Rows of the map sum to 1, so what is constant over positions passes it unchanged.
             assert bias is not None

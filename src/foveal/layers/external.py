@@ -94,7 +94,7 @@ class _External(AttentionLayer):
             return self._project((self._memory_value().mT @ weights).unflatten(3, x.shape[2:]))
         per_head = self.output.weight.unflatten(1, (self.heads, -1)).transpose(0, 1)
         weight = (per_head @ self._memory_value().mT).transpose(0, 1).flatten(1)
-        bias = self.output.bias
+        bias: Tensor | None = self.output.bias
         if self.memory_value_bias is not None:
             constant = self.output.weight @ self.memory_value_bias.repeat(self.heads)
             bias = constant if bias is None else bias + constant

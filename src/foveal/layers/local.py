@@ -10,13 +10,13 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.errors import OptionError
 from foveal.functional.local import Border, attention_row, local_attention
 from foveal.layers.base import AttentionLayer, Site, check_heads
 from foveal.layers.pointwise import Pointwise
+from foveal.layers.pooling import pool_blocks
 
 
 class LocalAttention(AttentionLayer):
@@ -107,7 +107,7 @@ class LocalAttention(AttentionLayer):
         )
 
     def output_from(self, attended: Tensor, x: Tensor) -> Tensor:
-        return average_pool(attended.flatten(1, 2), self.stride)
+        return pool_blocks(attended.flatten(1, 2), self.stride)
 
     def attention_map(self, x: Tensor, *, at: tuple[int, ...]) -> Tensor:
         """Weights on the map; with the border ``"zero"`` the padding holds what is missing to a sum of 1."""
@@ -126,15 +126,8 @@ class LocalAttention(AttentionLayer):
 
     def macs(self, space: tuple[int, ...]) -> int:
         pairs = self.kernel_size ** len(space) * (3 if len(self.relative) else 2)
-        return math.prod(space) * self.channels_out * (3 * self.channels + pairs)
+        return int(math.prod(space) * self.channels_out * (3 * self.channels + pairs))
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, {self.channels_out}, kernel_size={self.kernel_size}, heads={self.heads}, stride={self.stride}"
-
-
-def average_pool(x: Tensor, stride: int, *, kernel_size: int | None = None, padding: int = 0) -> Tensor:
-    """Average pooling over one to three axes; what a last incomplete window holds is averaged alone."""
-    if stride == 1:
-        return x
-    pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[x.dim() - 3]
-    return pool(x, kernel_size or stride, stride, padding, ceil_mode=kernel_size is None)
+        sizes = f"kernel_size={self.kernel_size}, heads={self.heads}, stride={self.stride}"
+        return f"{self.channels}, {self.channels_out}, {sizes}"

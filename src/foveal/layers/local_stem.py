@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from foveal.errors import ShapeError
 from foveal.functional.dot_product import attention_row, dot_product_attention
+from foveal.functional.inputs import on_last
 from foveal.layers.base import AttentionLayer, Site, check_heads
 from foveal.layers.pointwise import BatchNorm, Pointwise
 
@@ -135,12 +136,12 @@ class LocalAttentionStem(AttentionLayer):
         """Weights on the image; all of them lie in the position's block."""
         space = tuple(self.checked(x).shape[2:])
         self.checked_position(x, at)
-        inside = tuple(slice(p - p % self.block, p - p % self.block + self.block) for p in at)
-        crop = x[(..., *inside)]
+        inside = on_last(slice(p - p % self.block, p - p % self.block + self.block) for p in at)
+        crop = x[inside]
         q, k = self.split(self.query(crop)), self.split(self.key(crop))
         row = attention_row(q, k, at=[p % self.block for p in at], normalization="softmax", scale=1.0)
         out = row.new_zeros((*row.shape[:2], *space))
-        out[(..., *inside)] = row
+        out[inside] = row
         return out
 
     def macs(self, space: tuple[int, ...]) -> int:

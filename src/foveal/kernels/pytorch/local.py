@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from foveal.kernels.pytorch.tiles import (
-    Grid,
     Part,
     add_keys,
     cut_keys,
@@ -294,12 +293,12 @@ def flops(q_shape: Sequence[int], v_shape: Sequence[int], relative: int, kernel_
     return 2 * batch * heads * math.prod(space) * math.prod(kernel_size) * (depth * (1 + bool(relative)) + v_shape[2])
 
 
-@register_flop_formula(torch.ops.foveal.local_attention)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.foveal.local_attention)
 def _(q, k, v, relative, mask, kernel_size, *args, out_shape=None, **kwargs):  # type: ignore[no-untyped-def]
     return flops(q, v, len(relative), kernel_size)
 
 
-@register_flop_formula(torch.ops.foveal.local_attention_backward)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.foveal.local_attention_backward)
 def _(grad, q, k, v, relative, mask, kernel_size, *args, out_shape=None, **kwargs):  # type: ignore[no-untyped-def]
     # The weights once more, then two products for every product of the forward.
     weights = flops(q, (*v[:2], 0, *v[3:]), len(relative), kernel_size)

@@ -1,0 +1,34 @@
+"""The average poolings that follow attention where a convolution had a stride; both give ceil(size / stride)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+_POOL = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
+
+
+def pool_blocks(x: Tensor, stride: int) -> Tensor:
+    """Averages of aligned blocks of ``stride`` positions an axis; an incomplete last block averages what it has."""
+    if stride == 1:
+        return x
+    space = x.shape[2:]
+    missing = [-length % stride for length in space]
+    if any(missing):
+        x = F.pad(x, [side for pad in reversed(missing) for side in (0, pad)])
+    x = _POOL[len(space) - 1](x, stride)
+    for axis, pad in enumerate(missing):
+        if pad:
+            factor = x.new_ones(x.shape[2 + axis])
+            factor[-1] = stride / (stride - pad)
+            x = x * factor.reshape([-1 if a == axis else 1 for a in range(len(space))])
+    return x
+
+
+def pool_overlapping(x: Tensor, stride: int) -> Tensor:
+    """Averages over 3 positions an axis around every stride-th one, zeros outside the map counted in."""
+    if stride == 1:
+        return x
+    axes = x.dim() - 2
+    # Padded first, because torch refuses maps smaller than the window even where the padding makes up for it.
+    return _POOL[axes - 1](F.pad(x, [1, 1] * axes), 3, stride)
