@@ -74,21 +74,22 @@ def plain(value: float, digits: int = 3) -> str:
 
 
 def place_labels(
-    points: Sequence[tuple[float, float]], widths: Sequence[float], height: float, frame: Box
+    points: Sequence[tuple[float, float]], widths: Sequence[float], height: float, frame: Box, *, radius: float = 6
 ) -> list[tuple[float, float, bool]]:
     """Left edge and middle of a label for each point, and whether it stands so far off that it needs a line.
 
     Points in crowded places choose first. Each takes the nearest place that is inside the frame and free of
     points and labels; where nothing is free it takes the place with the least overlap.
     """
-    dots = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    dots = [(x - radius, y - radius, x + radius, y + radius) for x, y in points]
     order = sorted(range(len(points)), key=lambda i: min(_gaps(points, i), default=0.0))
     placed: dict[int, tuple[float, float, bool]] = {}
     taken: list[Box] = []
     for i in order:
         others = dots[:i] + dots[i + 1 :] + taken
         best = min(
-            _candidates(points[i], widths[i], height), key=lambda c: _badness(c, widths[i], height, others, frame)
+            _candidates(points[i], widths[i], height, radius),
+            key=lambda c: _badness(c, widths[i], height, others, frame),
         )
         placed[i] = best
         taken.append(_box(best, widths[i], height))
@@ -100,16 +101,17 @@ def _gaps(points: Sequence[tuple[float, float]], i: int) -> list[float]:
     return [abs(x - a) + abs(y - b) for j, (a, b) in enumerate(points) if j != i]
 
 
-def _candidates(point: tuple[float, float], width: float, height: float) -> list[tuple[float, float, bool]]:
+def _candidates(point: tuple[float, float], width: float, height: float, dot: float) -> list[tuple[float, float, bool]]:
     x, y = point
-    near = [(x + 8, y), (x - 8 - width, y), (x - width / 2, y - 6 - height / 2), (x - width / 2, y + 6 + height / 2)]
+    beside, middle, above = dot + 2, x - width / 2, dot + height / 2
+    near = [(x + beside, y), (x - beside - width, y), (middle, y - above), (middle, y + above)]
     far = []
-    for radius in range(14, 120, 4):
+    for radius in range(round(dot) + 8, round(dot) + 120, 4):
         for turn in range(16):
             a, b = x + radius * cos(turn * pi / 8), y + radius * sin(turn * pi / 8)
             left = a if cos(turn * pi / 8) > 0.3 else a - width if cos(turn * pi / 8) < -0.3 else a - width / 2
             far.append((left, b, True))
-    return [(left, middle, False) for left, middle in near] + far
+    return [(left, line, False) for left, line in near] + far
 
 
 def _box(label: tuple[float, float, bool], width: float, height: float) -> Box:
