@@ -30,6 +30,8 @@ class Split(Dataset[Item], ABC):
     """Labelled images, normalised; ``at`` says which epoch of which seed the next ones are drawn for."""
 
     labels: Sequence[int]
+    decodes = False
+    """Whether reading an image is work enough for worker processes."""
     seed = 0
     epoch = 0
 

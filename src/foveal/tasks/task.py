@@ -1,0 +1,86 @@
+"""What the loop asks of a job: models, data, losses, metrics and pictures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from foveal.errors import FovealError
+
+# Positions of a table or a radius have no scale to be shrunk towards zero, as norms and biases have none.
+UNDECAYED = ("relative", "radius")
+
+
+class DivergedError(FovealError, ArithmeticError):
+    """A loss is no longer a number."""
+
+
+class Task(ABC):
+    """One job. ``models`` and ``optimizers`` share their names; a step updates each of its ``turns`` in order.
+
+    Most tasks have one model and one turn, ``"model"``. An adversarial one has two models, two optimisers, and two
+    turns a step.
+    """
+
+    models: dict[str, nn.Module]
+    steps_per_epoch: int
+
+    @abstractmethod
+    def build(self) -> None:
+        """Fill ``models``. The loop has seeded every generator before."""
+
+    @abstractmethod
+    def optimizers(self) -> dict[str, Optimizer]:
+        """One optimiser a model that learns; made after ``build``."""
+
+    @abstractmethod
+    def batches(self, seed: int, epoch: int, start: int) -> Iterable[Any]:
+        """The batches of an epoch from number ``start`` on: the same ones for the same numbers, always."""
+
+    @abstractmethod
+    def step(self, batch: Any, turn: str) -> Mapping[str, Tensor]:
+        """Scalars to write down; the one named ``loss`` is descended by the turn's optimiser."""
+
+    @abstractmethod
+    def evaluate(self) -> dict[str, float]:
+        """Metrics on the validation data, with every model in evaluation mode."""
+
+    def turns(self, step: int) -> Sequence[str]:
+        """Which models learn in this step."""
+        return tuple(self.models)
+
+    def schedule(self, progress: float) -> float:
+        """Factor on every learning rate at this share of the training."""
+        return 1.0
+
+    def pictures(self) -> list[dict[str, Any]]:
+        """Records to draw; see ``foveal.viz``."""
+        return []
+
+
+def decayed(model: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: weight decay for matrices and kernels, none for norms, biases, scales and positions."""
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            spared = parameter.dim() <= 1 or any(part in UNDECAYED for part in name.split("."))
+            groups[not spared].append(parameter)
+    return [
+        {"params": params, "weight_decay": decay if decays else 0.0} for decays, params in groups.items() if params
+    ]
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A short name of the weights: equal exactly where every bit is."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
