@@ -41,7 +41,7 @@ def test_parameters_and_operations_of_one_sample_are_exact(measured):
 def test_the_wider_network_takes_longer_and_more_memory(measured):
     narrow, wide = measured["narrow"], measured["wide"]
     assert narrow.inference_ms.ratio == narrow.training_ms.ratio == 1
-    assert wide.inference_ms.ratio > 2
+    assert wide.inference_ms.ratio > 1.2
     assert wide.training_ms.median > wide.inference_ms.median
     assert wide.inference_peak_bytes > 4 * narrow.inference_peak_bytes
 

@@ -46,7 +46,8 @@ def measure_models(
     Args:
         models: by name, all on the device of ``example``.
         example: one input batch; time and memory are for the whole batch.
-        seconds: time to spend a model, half on inference and half on training; one round is always finished.
+        seconds: time to spend a model, half on inference and half on training, once memory is known; two calls of
+            each are made however long they take.
         loss: makes a number of the model's output; the mean of its squares when None.
 
     Returns:
@@ -68,8 +69,9 @@ def measure_models(
         inference_peak = {name: peak_memory(call, device=device) for name, call in inference.items()}
         training_peak = {name: peak_memory(call, device=device) for name, call in training.items()}
         budget = seconds * len(models) / 2
-        inference_ms = interleaved(inference, seconds=budget)
-        training_ms = interleaved(training, seconds=budget)
+        # Measuring memory has warmed every call.
+        inference_ms = interleaved(inference, warmup=0, seconds=budget)
+        training_ms = interleaved(training, warmup=0, seconds=budget)
     return {
         name: Measurement(
             parameters=counts[name].parameters,

@@ -43,8 +43,8 @@ def interleaved(
     Args:
         calls: what to time, by name; ratios are to the first.
         rounds: samples of each at most.
-        warmup: calls of each before anything is timed, besides the one that sizes the samples.
-        seconds: no round starts after this long, the sizing included; one round is always finished.
+        warmup: calls of each before anything is timed.
+        seconds: no round starts after this long, warming up and sizing included; one sample of each is always taken.
 
     Raises:
         OptionError: nothing to time, or a bound that is not positive.
@@ -54,12 +54,15 @@ def interleaved(
     samples: dict[str, list[float]] = {name: [] for name in names}
     with _no_collection():
         started = time.perf_counter()
-        repeats = {name: _repeats(call, warmup) for name, call in calls.items()}
+        sized = {name: _sized(call, warmup) for name, call in calls.items()}
+        repeats = {name: count for name, (count, _) in sized.items()}
         for turn in range(rounds):
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                samples[name].append(_sample(calls[name], repeats[name]))
             if time.perf_counter() - started > seconds:
                 break
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                samples[name].append(_sample(calls[name], repeats[name]))
+    if not samples[names[0]]:
+        samples = {name: [once] for name, (_, once) in sized.items()}
     return {name: _summary(samples[name], samples[names[0]], repeats[name]) for name in names}
 
 
@@ -73,12 +76,14 @@ def _check(calls: Mapping[str, Callable[[], object]], rounds: int, warmup: int, 
         )
 
 
-def _repeats(call: Callable[[], object], warmup: int) -> int:
-    """How often a call has to be repeated to fill a sample; the first call is never the one that decides."""
+def _sized(call: Callable[[], object], warmup: int) -> tuple[int, float]:
+    """How often a call has to be repeated to fill a sample, and the milliseconds that one call took."""
     for _ in range(warmup):
         call()
-    once = min(_sample(call, 1), _sample(call, 1)) / 1e3
-    return max(1, ceil(SHORTEST_SAMPLE_S / max(once, 1e-9))) if once < SHORTEST_SAMPLE_S else 1
+    once = _sample(call, 1)
+    if once < 10 * SHORTEST_SAMPLE_S * 1e3:
+        once = min(once, _sample(call, 1))
+    return max(1, ceil(SHORTEST_SAMPLE_S * 1e3 / max(once, 1e-6))), once
 
 
 def _sample(call: Callable[[], object], repeats: int) -> float:
