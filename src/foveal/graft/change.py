@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any, cast
 
 from torch import nn
 
+from foveal.graft.example import reference_tensor
 from foveal.graft.place import HOOK, INSERTED, inserted, run_inserted, runs_children_in_order
 
 
@@ -26,6 +29,7 @@ class Swap:
             if child is self.old
         ]
         self._left = _fingerprint(self.new)
+        self._training = self.new.training
 
     def apply(self) -> None:
         for parent, key in self._slots:
@@ -34,6 +38,11 @@ class Swap:
     def revert(self) -> None:
         for parent, key in self._slots:
             setattr(parent, key, self.old)
+        if self.new.training != self._training:
+            self.old.train(self.new.training)
+        mine, like = reference_tensor(self.old), reference_tensor(self.new, self.model)
+        if mine.numel() and (mine.device, mine.dtype) != (like.device, like.dtype):
+            self.old.to(like.device, like.dtype)
 
     def why_not_revert(self) -> str | None:
         there = set(self.model.modules())
@@ -61,6 +70,8 @@ class Attach:
         if not runs_children_in_order(self.host):
             self.host.__dict__[INSERTED] = (*inserted(self.host), self.child)
             self.host._forward_hooks[HOOK] = run_inserted
+            # First, so that other hooks, which gather features for example, see what the model sees.
+            cast("OrderedDict[int, Any]", self.host._forward_hooks).move_to_end(HOOK, last=False)
 
     def revert(self) -> None:
         self.host._modules.pop(self.child, None)

@@ -101,4 +101,6 @@ def why_no_child(module: nn.Module) -> str | None:
         source = inspect.getsource(type(module).forward)
     except (OSError, TypeError):
         return None
-    return told if any(word in source for word in ("children()", "self._modules", "self.modules()")) else None
+    return (
+        told if any(word in source for word in ("self.children()", "self.named_children()", "self._modules")) else None
+    )
