@@ -91,6 +91,9 @@ def _run(model: nn.Module, example: Any) -> Trace:
         for module in model.modules():
             stack.callback(module.register_forward_pre_hook(before).remove)
             stack.callback(module.register_forward_hook(after, with_kwargs=True).remove)
+        # The fused encoder layers of torch pass their members by.
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
         stack.enter_context(quietly(model))
         stack.enter_context(counter)
         feed(model, example)()
