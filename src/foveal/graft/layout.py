@@ -59,7 +59,8 @@ class Sites:
         first, *rest = (site for site in sites if isinstance(site, Site))
         same = ("channels_in", "channels_out", "layout", "dims")
         if any(getattr(site, key) != getattr(first, key) for site in rest for key in same):
-            return "it is called several times, with different channels or layouts"
+            pairs = sorted({f"{site.channels_in} → {site.channels_out}" for site in (first, *rest)})
+            return f"it is called {len(calls)} times, with {' or '.join(pairs)} channels or in several layouts"
         return first
 
     def after(self, name: str, module: nn.Module) -> Site | str:
@@ -76,7 +77,8 @@ class Sites:
             return reason
         first, *rest = (side for side in sides if not isinstance(side, str))
         if any(side[:2] != first[:2] or len(side[2]) != len(first[2]) for side in rest):
-            return "it is called several times and gives different channels or layouts"
+            told = " or ".join(map(str, sorted({side[1] for side in (first, *rest)})))
+            return f"it is called {len(calls)} times and gives {told} channels or several layouts"
         layout, channels, size = first
         return Site(name, module, channels, channels, 1, size, size, len(size), layout)
 
