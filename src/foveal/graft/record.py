@@ -75,7 +75,9 @@ class Graft:
         self._frozen: list[nn.Parameter] = []
         self._undone = False
         if keys.new or keys.dropped or keys.moved:
-            self._hook = model.register_load_state_dict_pre_hook(Migration(keys))  # type: ignore[no-untyped-call]
+            # In a process that unpickled the model, the counter may be behind the ids of the hooks it came with.
+            RemovableHandle.next_id = max(RemovableHandle.next_id, *model._load_state_dict_pre_hooks, -1) + 1
+            self._hook = model.register_load_state_dict_pre_hook(Migration(keys))
 
     def undo(self) -> None:
         """Put back the modules that were there before, the same objects, on the model's present device and mode.
