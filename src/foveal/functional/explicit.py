@@ -17,7 +17,7 @@ from torch import Tensor
 
 from foveal.functional.backends import Backend, Backends, Run
 from foveal.functional.decays import LEARNABLE, SEPARABLE, Decay, axis_factor, check_decay, kernel
-from foveal.functional.inputs import autocast, check_maps, check_mask, wide_dtype
+from foveal.functional.inputs import autocast, check_maps, check_mask, wide_dtype, without_autocast
 
 
 def explicit_attention(
@@ -52,7 +52,7 @@ def explicit_attention(
     check_mask("explicit_attention", mask, v.shape[0], tuple(v.shape[3:]))
     (v,) = autocast(v)
     run = BACKENDS.pick(backend, v, decay=decay, offset=offset, mask=mask)
-    with torch.autocast(v.device.type, enabled=False):
+    with without_autocast(v):
         return run(v, decay=decay, radius=radius, offset=offset, mask=mask)
 
 
@@ -72,8 +72,9 @@ def _normalized(
     if offset:
         weights = weights + offset * ones.sum(axes, keepdim=True)
         sums = sums + offset * v.sum(axes, keepdim=True)
-    # Nothing to attend to gives 0 / tiny = 0; with a radius near zero and no offset a far key weighs nothing either.
-    return (sums / weights.clamp(min=torch.finfo(wide).tiny)).to(dtype)
+    # Nothing to attend to, or, with a radius near zero and no offset, nothing but keys too far to count.
+    something = weights > torch.finfo(wide).tiny
+    return (sums * something / torch.where(something, weights, 1.0)).to(dtype)
 
 
 def _mean(v: Tensor, *, decay: Decay, radius: Tensor | None, offset: float, mask: Tensor | None) -> Tensor:
@@ -97,8 +98,9 @@ def _separable(v: Tensor, *, decay: Decay, radius: Tensor) -> Tensor:
             v = v.movedim(3 + axis, -1)
             v = (v @ _for_heads(factor, v.dim())).movedim(-1, 3 + axis)
         else:
-            flat = v.reshape(*v.shape[:2], -1, length, after)
-            v = (_for_heads(factor, 5) @ flat).reshape(*v.shape[:1], -1, *v.shape[2:])
+            flat = v.reshape(*v.shape[:2], v.shape[2] * math.prod(space[:axis]), length, after)
+            mixed = _for_heads(factor, 5) @ flat
+            v = mixed.reshape(*mixed.shape[:2], *v.shape[2:])
     return v
 
 
@@ -182,7 +184,8 @@ def reference(v: Tensor, *, decay: Decay, radius: Tensor | None, offset: float, 
     weights = matrix[None] + offset
     if mask is not None:
         weights = weights * mask.flatten(1)[:, None, None].to(wide)
-    weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(wide).tiny)
+    total = weights.sum(-1, keepdim=True)
+    weights = weights / torch.where(total > torch.finfo(wide).tiny, total, torch.inf)
     return (v.flatten(3) @ weights.mT.to(v.dtype)).unflatten(3, space)
 
 

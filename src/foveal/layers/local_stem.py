@@ -91,9 +91,10 @@ class LocalAttentionStem(AttentionLayer):
         pad = [side for length in reversed(space) for side in (0, -length % self.block)]
         x = F.pad(x, pad) if any(pad) else x
         split = [m for length in x.shape[2:] for m in (length // self.block, self.block)]
+        channels = x.shape[1]
         x = x.reshape(*x.shape[:2], *split)
         x = x.permute(0, *(2 + 2 * a for a in range(axes)), 1, *(3 + 2 * a for a in range(axes)))
-        return x.reshape(x.shape[0], math.prod(x.shape[1 : 1 + axes]), x.shape[1 + axes], -1)
+        return x.reshape(x.shape[0], math.prod(x.shape[1 : 1 + axes]), channels, self.block**axes)
 
     def _from_blocks(self, x: Tensor, space: tuple[int, ...]) -> Tensor:
         """The inverse: ``(batch, blocks, channels, places)`` to ``(batch, channels, *space)``."""

@@ -1,0 +1,13 @@
+"""Every test runs with fresh memory filled with NaN and refuses operators whose result is not determined."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _strict_torch():
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)
