@@ -1,0 +1,129 @@
+"""Where each trained model looks: attention of a marked point, and the evidence for the predicted class.
+
+Attention is the head-averaged map of the last attention layer that runs; a spatial gate counts as one, a channel gate
+has none. Evidence is Grad-CAM (Selvaraju et al., 2017) on the last map before pooling: every model has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveal.data.images import ImageData
+from foveal.layers.base import AttentionLayer
+
+SAMPLES = 6
+Array = npt.NDArray[np.float64]
+Seen = dict[str, tuple[nn.Module, Tensor]]
+
+
+def looks(models: Mapping[str, Callable[[], nn.Module]], data: ImageData) -> list[dict[str, Any]]:
+    """One record a sample image, with the maps of every model; see ``foveal.viz.write_report``."""
+    chosen = samples(data)
+    pictures = [data.val.picture(n) for n in chosen]
+    points = [marked_point(picture) for picture in pictures]
+    images = torch.stack([data.val[n][0] for n in chosen])
+    maps = {name: model_maps(make(), images, points, data.classes) for name, make in models.items()}
+    return [
+        {
+            "image": _picture(picture),
+            "label": data.classes[data.val.labels[n]],
+            "point": point,
+            "maps": {name: maps[name][row] for name in maps},
+        }
+        for row, (n, picture, point) in enumerate(zip(chosen, pictures, points, strict=True))
+    ]
+
+
+def samples(data: ImageData) -> list[int]:
+    """A validation image of each of the first classes, then seconds, until there are enough."""
+    seen: dict[int, int] = {}
+    ranked = []
+    for n, label in enumerate(data.val.labels):
+        ranked.append((seen.get(label, 0), label, n))
+        seen[label] = seen.get(label, 0) + 1
+    return [n for _, _, n in sorted(ranked)[:SAMPLES]]
+
+
+def marked_point(picture: Tensor) -> tuple[int, int]:
+    """The position that differs most from the image's middle brightness, averaged over its surroundings."""
+    grey = picture.mean(0)
+    reach = max(min(grey.shape) // 8, 1) | 1
+    away = F.avg_pool2d((grey - grey.median()).abs()[None, None], reach, 1, reach // 2, count_include_pad=False)[0, 0]
+    return divmod(int(away.argmax()), away.shape[1])
+
+
+def model_maps(
+    model: nn.Module, images: Tensor, points: list[tuple[int, int]], classes: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """For each image the attention of its point, the evidence, the answer, and which layer was asked."""
+    seen: Seen = {}
+    attending = {name: module for name, module in model.named_modules() if _attends(module)}
+    handles = [module.register_forward_pre_hook(partial(_note, seen, name)) for name, module in attending.items()]
+    try:
+        evidence, predicted = grad_cam(model, images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    where, (layer, x) = list(seen.items())[-1] if seen else ("", (nn.Identity(), images))
+    return [
+        {
+            "attention": _attention(layer, x[n : n + 1], point, images.shape[2:]),
+            "evidence": None if evidence is None else evidence[n],
+            "predicted": classes[predicted[n]],
+            "where": where,
+        }
+        for n, point in enumerate(points)
+    ]
+
+
+def grad_cam(model: nn.Module, images: Tensor) -> tuple[Array | None, list[int]]:
+    """Evidence ``(n, h, w)`` for the predicted classes, None where the last features are no map, and those classes."""
+    with torch.no_grad():
+        features = model.forward_features(images)  # type: ignore[operator]
+    features.requires_grad_(True)
+    logits = model.forward_head(features)  # type: ignore[operator]
+    predicted = logits.argmax(1)
+    (gradient,) = torch.autograd.grad(logits.gather(1, predicted[:, None]).sum(), features)
+    if getattr(model, "output_fmt", None) == "NHWC":
+        features, gradient = features.movedim(-1, 1), gradient.movedim(-1, 1)
+    if features.dim() != 4:
+        return None, predicted.tolist()
+    cam = (gradient.mean((2, 3), keepdim=True) * features).sum(1).clamp_min(0).detach()
+    cam = cam / cam.amax((1, 2), keepdim=True).clamp_min(1e-12)
+    return cam.double().numpy(), predicted.tolist()
+
+
+def _attends(module: nn.Module) -> bool:
+    return isinstance(module, AttentionLayer) or type(module).__name__ == "SpatialAttn"
+
+
+def _note(seen: Seen, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+    seen.pop(name, None)
+    seen[name] = (module, args[0].detach())
+
+
+@torch.no_grad()
+def _attention(layer: nn.Module, x: Tensor, point: tuple[int, int], size: torch.Size) -> Array | None:
+    if isinstance(layer, AttentionLayer):
+        at = tuple(int((p + 0.5) * length / full) for p, length, full in zip(point, x.shape[2:], size, strict=True))
+        weights = layer.position_map(x, at=at)[0].mean(0)
+    elif type(layer).__name__ == "SpatialAttn":
+        both = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+        weights = layer.gate(layer.conv(both))[0, 0]  # type: ignore[operator]
+    else:
+        return None
+    array: Array = weights.double().numpy()
+    return array
+
+
+def _picture(picture: Tensor) -> Array:
+    array: Array = picture.double().clamp(0, 1).numpy()
+    return array[0] if len(array) == 1 else array.transpose(1, 2, 0)
