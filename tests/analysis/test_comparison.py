@@ -22,6 +22,8 @@ def test_a_row_holds_mean_deviation_costs_and_failures():
     assert (row.mean, row.deviation) == (pytest.approx(0.92), pytest.approx(0.02 * 2**0.5))
     assert row.costs == {"training_ms.median": 10.0, "training_ms.ratio": 1.0}
     assert row.failures == ((2, "out of memory"),)
+    assert row.best is None
+    assert summarise([entries[0] | {"best_accuracy": 0.95}]).rows[0].best == 0.95
 
 
 def test_the_margin_is_the_t_test_with_pooled_deviation():

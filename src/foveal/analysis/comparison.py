@@ -20,12 +20,13 @@ _STUDENT = {1: 63.66, 2: 9.92, 3: 5.84, 4: 4.60, 5: 4.03, 6: 3.71, 8: 3.36, 10: 
 
 @dataclass(frozen=True)
 class Row:
-    """One mechanism over its seeds. Costs are medians over its records, None where no record has them."""
+    """One mechanism over its seeds: last and best epoch, deviation over seeds, costs as medians over its records."""
 
     mechanism: str
     seeds: tuple[int, ...]
     accuracies: tuple[float, ...]
     mean: float | None
+    best: float | None
     deviation: float | None
     costs: Mapping[str, float]
     sites: tuple[str, ...]
@@ -69,6 +70,7 @@ def _row(name: str, records: Sequence[Mapping[str, Any]]) -> Row:
         seeds=tuple(int(record["seed"]) for record in done),
         accuracies=accuracies,
         mean=fmean(accuracies) if accuracies else None,
+        best=_best(done),
         deviation=sqrt(variance(accuracies)) if len(accuracies) > 1 else None,
         costs=_costs(done),
         sites=tuple(str(site["name"] if isinstance(site, Mapping) else site) for site in sites),
@@ -78,6 +80,12 @@ def _row(name: str, records: Sequence[Mapping[str, Any]]) -> Row:
             if record.get("status") == "failed"
         ),
     )
+
+
+def _best(records: Sequence[Mapping[str, Any]]) -> float | None:
+    """The mean over seeds of the best epoch, where every record has it."""
+    best = [record.get("best_accuracy") for record in records]
+    return fmean(float(value) for value in best) if best and None not in best else None  # type: ignore[arg-type]
 
 
 def _costs(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:

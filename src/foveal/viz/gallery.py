@@ -11,6 +11,8 @@ import numpy as np
 from foveal.analysis.comparison import BASELINE
 from foveal.viz.overlay import Array, as_rgb, colours, data_uri, enlarged, overlay, to_bytes
 
+GATES = ("cbam",)  # their map weighs positions, the same for whichever point asks
+
 
 def gallery(looks: Sequence[Mapping[str, Any]], swatches: Mapping[str, str]) -> str:
     """One block an image: the image with the marked point, then a card a mechanism."""
@@ -52,8 +54,9 @@ def _card(name: str, seen: Mapping[str, Any], image: Array, label: str, mark: st
     verdict = f'<span class="{"right" if right else "wrong"}">{"✓" if right else "✗"} {escape(predicted)}</span>'
     attention, evidence = seen.get("attention"), seen.get("evidence")
     if attention is not None:
-        first = _picture(image, np.asarray(attention), f"{name}: attention of the marked point", mark)
-        note = f"{_peak(np.asarray(attention))}<br>{escape(where)}"
+        of = "its gate" if name in GATES else "attention of the marked point"
+        first = _picture(image, np.asarray(attention), f"{name}: {of}", "" if name in GATES else mark)
+        note = f"{'gate, for all points' if name in GATES else _peak(np.asarray(attention))}<br>{escape(where)}"
     else:
         first = f'<div class="frame empty"><span>{_absence(name)}</span></div>'
         note = escape(where)

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from foveal.analysis.comparison import BASELINE, Comparison, headline, join, percent, summarise
+from foveal.analysis.comparison import BASELINE, Comparison, Row, headline, join, percent, summarise
 from foveal.errors import DataError
 from foveal.viz.charts import accuracy_against
 from foveal.viz.gallery import gallery, legend
@@ -89,13 +89,20 @@ def _notice(comparison: Comparison) -> str:
     low = [row for row in comparison.done if (row.mean or 0.0) < ENOUGH]
     lines = []
     if low:
-        listed = join([f"{row.mechanism} ({percent(row.mean or 0.0)})" for row in low])
+        listed = join([f"{row.mechanism} ({percent(row.mean or 0.0)}{_learning(row)})" for row in low])
         lines.append(f"Below {percent(ENOUGH, 0)} mean accuracy: {listed}.")
     for row in comparison.rows:
         lines += [f"{row.mechanism}, seed {seed}, failed: {reason}" for seed, reason in row.failures]
     if not lines:
         return ""
     return f'<div class="notice">{"".join(f"<p>{escape(line)}</p>" for line in lines)}</div>'
+
+
+def _learning(row: Row) -> str:
+    """Whether more epochs may help, as far as the best epoch tells."""
+    if row.best is None or row.mean is None:
+        return ""
+    return ", best in its last epoch" if row.best <= row.mean else f", {percent(row.best)} in its best epoch"
 
 
 def _under_table(comparison: Comparison) -> str:
@@ -143,11 +150,21 @@ def _method(comparison: Comparison) -> str:
         "convolutions, fused attention and Fourier transforms; element-wise work is not counted.</li>"
         "<li>Times are taken in turns, one sample of each mechanism a round; the ratio to "
         f"{escape(first)} is taken within a round, then its median and quartiles over rounds. A training step is "
-        "forward, backward and optimiser.</li>"
+        f"forward, backward and optimiser.{_rounds(comparison)}</li>"
         "<li>Memory is the highest point of tensor memory above weights and input, from the allocator's own record; "
         "scratch memory inside vendor kernels is not seen. A training step holds gradients and optimiser state.</li>"
         "</ul>"
     )
+
+
+def _rounds(comparison: Comparison) -> str:
+    keys = {"inference_ms.rounds": "inference", "training_ms.rounds": "the training step"}
+    least = {
+        word: min((row.costs[key] for row in comparison.done if key in row.costs), default=None)
+        for key, word in keys.items()
+    }
+    told = [f"{count:.0f} for {word}" for word, count in least.items() if count is not None]
+    return f" Rounds taken: {join(told)}." if told else ""
 
 
 def _origin(results: Mapping[str, Any], comparison: Comparison) -> str:
