@@ -59,6 +59,10 @@ def record(name: str, seed: int) -> dict[str, Any]:
 def results(mechanisms: tuple[str, ...] = tuple(_FIGURES), seeds: int = 2) -> dict[str, Any]:
     return {
         "schema": 1,
+        "data": {"name": "digits", "train": 1440, "val": 357, "skipped": []},
+        "mechanisms": {
+            name: {"title": f"title of {name}", "paper": "Someone 2020", "where": "somewhere"} for name in mechanisms
+        },
         "config": {
             "data": "digits",
             "backbone": "resnet-small",

@@ -70,6 +70,8 @@ def test_every_mechanism_is_in_the_table_with_its_figures(report):
 
 def test_the_finding_and_what_fell_short_stand_at_the_top(report):
     text = report[2]
+    assert "1440 to train on, 357 held out" in text
+    assert "One held-out image is 0.28 points." in text
     assert "Clearly better than no attention (97.5 %): explicit (99.6 %)." in text
     assert text.index("Below 95 % mean accuracy: local (94.3 %, 94.5 % in its best epoch).") < text.index("Results")
 
@@ -94,7 +96,7 @@ def test_environment_command_and_sites_are_there(report):
         "2.15.0",
         "threads",
         "foveal compare --data digits",
-        "layer1.0.conv2, layer1.1.conv2",
+        "title of se, Someone 2020, somewhere: layer1.0.conv2, layer1.1.conv2",
     ):
         assert words in text
 

@@ -8,12 +8,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from foveal.analysis.comparison import BASELINE, Comparison, Row, headline, join, percent, summarise
+from foveal.analysis.comparison import Comparison, Row, headline, join, percent, summarise
 from foveal.errors import DataError
 from foveal.viz.charts import accuracy_against
 from foveal.viz.gallery import gallery, legend
 from foveal.viz.page import definitions, page, references
 from foveal.viz.palette import colours_of
+from foveal.viz.provenance import method, origin, words
 from foveal.viz.table import table
 
 SCHEMA = 1
@@ -59,29 +60,28 @@ def _document(results: Mapping[str, Any], looks: Sequence[Mapping[str, Any]]) ->
     names = references(colours)
     config = dict(results.get("config") or {})
     title = f"Which attention is worth it on {Path(str(config.get('data', 'these images'))).name}?"
-    parts = [_top(title, comparison, config), table(comparison, names), _under_table(comparison)]
-    parts += [_charts(comparison, names), _looks(looks, names), _method(comparison), _origin(results, comparison)]
+    data = dict(results.get("data") or {})
+    parts = [_top(title, comparison, config, data), table(comparison, names), _under_table(comparison, data)]
+    parts += [_charts(comparison, names), _looks(looks, names), method(comparison), origin(results, comparison)]
     return page(title, "".join(parts), colours)
 
 
-def _top(title: str, comparison: Comparison, config: Mapping[str, Any]) -> str:
+def _top(title: str, comparison: Comparison, config: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     facts = {
         "Data": config.get("data"),
+        "Images": f"{data['train']} to train on, {data['val']} held out" if {"train", "val"} <= data.keys() else None,
+        "Unreadable, skipped": len(data.get("skipped") or ()) or None,
         "Backbone": config.get("backbone"),
         "Epochs": config.get("epochs"),
         "Seeds": config.get("seeds"),
         "Mechanisms": len(comparison.rows),
     }
-    shown = {name: _words(value) for name, value in facts.items() if value is not None}
+    shown = {name: words(value) for name, value in facts.items() if value is not None}
     return (
         f'<header><p class="kind">foveal compare</p><h1>{escape(title)}</h1>'
         f'<p class="finding">{escape(headline(comparison))}</p>{definitions(shown, "facts")}{_notice(comparison)}'
         "</header><h2>Results</h2>"
     )
-
-
-def _words(value: object) -> str:
-    return join([str(item) for item in value]) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _notice(comparison: Comparison) -> str:
@@ -105,15 +105,19 @@ def _learning(row: Row) -> str:
     return ", best in its last epoch" if row.best <= row.mean else f", {percent(row.best)} in its best epoch"
 
 
-def _under_table(comparison: Comparison) -> str:
+def _under_table(comparison: Comparison, data: Mapping[str, Any]) -> str:
     if comparison.deviation is None or comparison.margin is None:
         return '<p class="soft under">One seed a mechanism: no spread is known.</p>'
     return (
         f'<p class="soft under">Two runs of one mechanism differ by a standard deviation of '
         f"{100 * comparison.deviation:.2f} points (pooled over all mechanisms). Two means are called different where "
         f"they are more than {100 * comparison.margin:.1f} points apart: a t\N{NON-BREAKING HYPHEN}test at 1 % for a "
-        "pair, on these images. A heading sorts the table.</p>"
+        f"pair, on these images.{_grain(data)} A heading sorts the table.</p>"
     )
+
+
+def _grain(data: Mapping[str, Any]) -> str:
+    return f" One held-out image is {100 / data['val']:.2f} points." if data.get("val") else ""
 
 
 def _charts(comparison: Comparison, names: Mapping[str, str]) -> str:
@@ -138,53 +142,3 @@ def _looks(looks: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> str:
         "position of the layer's map; every map runs from 0 to its own largest value. “Peak 3.0 times even” says that "
         f"the largest weight is three times that of an even spread.</p>{legend()}{gallery(looks, names)}"
     )
-
-
-def _method(comparison: Comparison) -> str:
-    first = next((row.mechanism for row in comparison.rows), BASELINE)
-    return (
-        "<h2>How it was measured</h2><ul>"
-        "<li>Accuracy is that of the last epoch on images that were not trained on; no epoch was picked by its result. "
-        "The same seeds, batches and budget for every mechanism.</li>"
-        "<li>MACs are multiply-accumulates of one image at inference (a FLOP count is twice that): matrix products, "
-        "convolutions, fused attention and Fourier transforms; element-wise work is not counted.</li>"
-        "<li>Times are taken in turns, one sample of each mechanism a round; the ratio to "
-        f"{escape(first)} is taken within a round, then its median and quartiles over rounds. A training step is "
-        f"forward, backward and optimiser.{_rounds(comparison)}</li>"
-        "<li>Memory is the highest point of tensor memory above weights and input, from the allocator's own record; "
-        "scratch memory inside vendor kernels is not seen. A training step holds gradients and optimiser state.</li>"
-        "</ul>"
-    )
-
-
-def _rounds(comparison: Comparison) -> str:
-    keys = {"inference_ms.rounds": "inference", "training_ms.rounds": "the training step"}
-    least = {
-        word: min((row.costs[key] for row in comparison.done if key in row.costs), default=None)
-        for key, word in keys.items()
-    }
-    told = [f"{count:.0f} for {word}" for word, count in least.items() if count is not None]
-    return f" Rounds taken: {join(told)}." if told else ""
-
-
-def _origin(results: Mapping[str, Any], comparison: Comparison) -> str:
-    sites = {row.mechanism: ", ".join(row.sites) or "no site" for row in comparison.done}
-    environment = {str(k): _words(v) for k, v in _flat(results.get("environment") or {}).items()}
-    config = {str(k): _words(v) for k, v in _flat(results.get("config") or {}).items()}
-    return (
-        f"<h2>Where each mechanism was put</h2>{definitions(sites, 'list')}"
-        f"<h2>Environment</h2>{definitions(environment, 'list')}"
-        f"<h2>Configuration and command</h2>{definitions(config, 'list')}"
-        f"<pre>{escape(str(results.get('command', '')))}</pre>"
-    )
-
-
-def _flat(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested entries with their path as the name."""
-    flat: dict[str, Any] = {}
-    for key, value in entries.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key} {inner}": found for inner, found in _flat(value).items()}
-        else:
-            flat[str(key)] = value
-    return flat
