@@ -9,7 +9,7 @@ from PIL import Image
 
 from foveal.errors import ShapeError
 from foveal.viz import overlay, png
-from foveal.viz.overlay import colours, data_uri, enlarged, normalised, resized
+from foveal.viz.overlay import colours, data_uri, enlarged, normalised, resized, smoothed
 
 
 def test_the_scale_gets_lighter_all_the_way():
@@ -27,6 +27,12 @@ def test_cells_keep_their_borders_when_enlarged():
 def test_a_map_that_does_not_divide_the_image_stays_in_place():
     grown = resized(np.array([[0, 1]]), (1, 5))
     np.testing.assert_array_equal(grown, [[0, 0, 1, 1, 1]])
+
+
+def test_a_small_image_is_interpolated_between_the_middles_of_its_pixels():
+    grown = smoothed(np.array([[0.0, 1.0]]), (2, 8))
+    np.testing.assert_allclose(grown, [[0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1]] * 2)
+    np.testing.assert_array_equal(smoothed(np.eye(4), (2, 2)), resized(np.eye(4), (2, 2)))
 
 
 def test_the_largest_value_is_lightest_where_it_stands():

@@ -1,6 +1,6 @@
 """Heat maps over images: one scale for every figure, from dark (nothing) to light (most), even in lightness.
 
-The image is shown in grey and the scale laid over it; a map keeps its own resolution, so one square is one position.
+The image is shown in grey and smooth, the scale laid over it in squares: one square is one position of the map.
 """
 
 from __future__ import annotations
@@ -40,7 +40,21 @@ def resized(values: Array, size: tuple[int, int]) -> Array:
     return cells
 
 
-def overlay(image: Array, heat: Array, *, size: int = 128, strength: float = 0.66) -> Array:
+def smoothed(values: Array, size: tuple[int, int]) -> Array:
+    """Values between pixels by linear interpolation, where the image grows; the nearest pixel where it shrinks."""
+    if size[0] <= values.shape[0] or size[1] <= values.shape[1]:
+        return resized(values, size)
+    for axis, length in enumerate(size):
+        count = values.shape[axis]
+        place = np.clip((np.arange(length) + 0.5) * count / length - 0.5, 0, count - 1)
+        low = np.minimum(place.astype(int), max(count - 2, 0))
+        share = (place - low).reshape([-1 if a == axis else 1 for a in range(values.ndim)])
+        high = np.minimum(low + 1, count - 1)
+        values = values.take(low, axis) * (1 - share) + values.take(high, axis) * share
+    return values
+
+
+def overlay(image: Array, heat: Array, *, size: int = 128, strength: float = 0.7) -> Array:
     """Lay a map over an image.
 
     Args:
@@ -59,7 +73,7 @@ def overlay(image: Array, heat: Array, *, size: int = 128, strength: float = 0.6
     if np.ndim(heat) != 2 or np.size(heat) == 0:
         raise ShapeError(f"overlay: heat must be (rows, columns), got shape {np.shape(heat)}. Average the heads first.")
     shape = _fitted((picture.shape[0], picture.shape[1]), size)
-    picture, scaled = resized(picture, shape), resized(normalised(heat), shape)
+    picture, scaled = smoothed(picture, shape), resized(normalised(heat), shape)
     mixed = (1 - strength) * picture + strength * colours(scaled)
     return to_bytes(mixed)
 

@@ -112,7 +112,7 @@ def _under_table(comparison: Comparison, data: Mapping[str, Any]) -> str:
         f'<p class="soft under">Two runs of one mechanism differ by a standard deviation of '
         f"{100 * comparison.deviation:.2f} points (pooled over all mechanisms). Two means are called different where "
         f"they are more than {100 * comparison.margin:.1f} points apart: a t\N{NON-BREAKING HYPHEN}test at 1 % for a "
-        f"pair, on these images.{_grain(data)} A heading sorts the table.</p>"
+        f"pair, on these images.{_grain(data)} Click a heading to sort.</p>"
     )
 
 
