@@ -15,7 +15,8 @@ def load(name: str, *, size: int | None = None) -> ImageData:
     """A data set by name or by the path of its folder.
 
     Args:
-        name: one of ``NAMES``, or a folder with ``train/`` and ``val/`` (or neither, then every fifth image is validation).
+        name: one of ``NAMES``, or a folder with ``train/`` and ``val/`` (or neither: every fifth image is
+            validation then).
         size: height and width in pixels; None takes what the data is made for (8, 64, and 224 for a folder).
 
     Raises:
@@ -36,8 +37,8 @@ def load(name: str, *, size: int | None = None) -> ImageData:
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"Did you mean {near[0]}? " if near else ""
         raise DataError(
-            f"load: there is no data set or folder {name!r}. {hint}Use {', '.join(NAMES)}, or the path of a folder that "
-            f"holds train/ and val/, each with one folder of images a class."
+            f"load: there is no data set or folder {name!r}. {hint}Use {', '.join(NAMES)}, or the path of a folder "
+            f"that holds train/ and val/, each with one folder of images a class."
         )
     from foveal.data.folder import folder
 

@@ -1,4 +1,4 @@
-"""1,797 real handwritten digits of 8x8 pixels, shipped by scikit-learn (UCI optical recognition of handwritten digits)."""
+"""1,797 real handwritten digits of 8x8 pixels that scikit-learn ships (UCI, optical recognition of digits)."""
 
 from __future__ import annotations
 

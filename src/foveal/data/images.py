@@ -1,7 +1,7 @@
 """What a data set is to the rest: two splits of labelled images and what a model must know of them.
 
-A split draws its augmentation from (seed, epoch, index) alone, so an epoch that was cut off goes on with the same images
-whatever the number of workers, and every mechanism of a comparison sees the same ones.
+A split draws its augmentation from (seed, epoch, index) alone, so an epoch that was cut off goes on with the same
+images whatever the number of workers, and every mechanism of a comparison sees the same ones.
 """
 
 from __future__ import annotations
