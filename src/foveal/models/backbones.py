@@ -81,15 +81,16 @@ def load_weights_(model: nn.Module, state: Mapping[str, Tensor], source: str) ->
     """
     own = model.state_dict()
     head = str(getattr(model, "default_cfg", {}).get("classifier", "fc"))
-    new = [key for key in own if key.startswith(head + ".") and (key not in state or state[key].shape != own[key].shape)]
-    wrong = [key for key in own if key not in new and (key not in state or state[key].shape != own[key].shape)]
-    wrong = [key for key in wrong if not key.endswith("num_batches_tracked")]
+    unlike = [key for key in own if key not in state or state[key].shape != own[key].shape]
+    new = [key for key in unlike if key.startswith(head + ".")]
+    wrong = [key for key in unlike if key not in new and not key.endswith("num_batches_tracked")]
     if wrong:
         key = wrong[0]
         came = f"has shape {tuple(state[key].shape)}" if key in state else "is missing"
         raise DataError(
             f"weights: {source} does not fit {type(model).__name__}: {len(wrong)} of {len(own)} tensors differ, first "
-            f"{key}, which {came} and should have shape {tuple(own[key].shape)}. Use the backbone that it was made with."
+            f"{key}, which {came} and should have shape {tuple(own[key].shape)}. Use the backbone that it "
+            "was made with."
         )
     model.load_state_dict({key: state[key] for key in own if key in state and key not in new}, strict=False)
     return new

@@ -48,19 +48,19 @@ class Mechanism:
 def _se(site: Site) -> nn.Module:
     from timm.layers import SEModule
 
-    return SEModule(site.channels_out)  # type: ignore[no-any-return]
+    return SEModule(site.channels_out)
 
 
 def _eca(site: Site) -> nn.Module:
     from timm.layers import EcaModule
 
-    return EcaModule(site.channels_out)  # type: ignore[no-any-return]
+    return EcaModule(site.channels_out)
 
 
 def _cbam(site: Site) -> nn.Module:
     from timm.layers.cbam import CbamModule
 
-    return CbamModule(site.channels_out)  # type: ignore[no-any-return]
+    return CbamModule(site.channels_out)
 
 
 def _efficient(site: Site) -> nn.Module:
@@ -99,7 +99,7 @@ _ROWS = (
     Mechanism("eca", "Efficient Channel Attention", "Wang et al. 2020", "insert", Place.LAST_NORMS, _eca),
     Mechanism("cbam", "Convolutional Block Attention", "Woo et al. 2018", "insert", Place.LAST_NORMS, _cbam),
     Mechanism("nonlocal", "Non-local block", "Wang et al. 2018", "insert", Place.STAGES, NonLocal.from_site),
-    Mechanism("augmented", "Attention augmented convolution", "Bello et al. 2019", "augment", Place.FIRST_CONVS, _augmented),
+    Mechanism("augmented", "Augmented convolution", "Bello et al. 2019", "augment", Place.FIRST_CONVS, _augmented),
     Mechanism("local", "Stand-alone self-attention", "Ramachandran et al. 2019", "replace", Place.ALL_CONVS, _local),
     Mechanism("efficient", "Efficient attention", "Shen et al. 2021", "insert", Place.STAGES, _efficient),
     Mechanism("external", "External attention", "Guo et al. 2021", "insert", Place.STAGES, ExternalAttention.from_site),

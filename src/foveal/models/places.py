@@ -57,7 +57,7 @@ def sites_of(model: nn.Module, place: Place, mechanism: str) -> list[str]:
 
 
 def residual_blocks(model: nn.Module) -> list[Block]:
-    """Blocks as timm and torchvision write them: ``conv1``, ``bn1``, ``conv2``, ``bn2`` and perhaps ``conv3``, ``bn3``."""
+    """Blocks as timm and torchvision write them: conv1, bn1, conv2, bn2 and perhaps conv3, bn3."""
     blocks = []
     for name, module in model.named_modules():
         parts = dict(module.named_children())

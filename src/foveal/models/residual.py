@@ -1,7 +1,8 @@
 """Small residual backbones for small images, registered in timm.
 
 They are timm's ``ResNet`` with bottleneck blocks, so that pretrained habits hold: stages are ``layer1`` to ``layer3``,
-the 3x3 convolutions are ``conv2`` and the last norm of a block is ``bn3``. The stem is the 3x3 one of the CIFAR networks.
+the 3x3 convolutions are ``conv2`` and the last norm of a block is ``bn3``. The stem is the 3x3 one of the CIFAR
+networks.
 """
 
 from __future__ import annotations
@@ -45,18 +46,19 @@ default_cfgs = generate_default_cfgs({"foveal_resnet_mini": _cfg(8), "foveal_res
 
 def _small(variant: str, stem_stride: int, pretrained: bool = False, **options: Any) -> nn.Module:
     sizes = {
-        "block": Bottleneck, "layers": (1, 1, 1), "channels": (8, 16, 32), "output_stride": 8, "stem_stride": stem_stride,
+        "block": Bottleneck, "layers": (1, 1, 1), "channels": (8, 16, 32), "output_stride": 8,
+        "stem_stride": stem_stride,
     }  # fmt: skip
     return cast(nn.Module, build_model_with_cfg(SmallResNet, variant, pretrained, **(sizes | options)))
 
 
-@register_model
+@register_model  # type: ignore[untyped-decorator]
 def foveal_resnet_mini(pretrained: bool = False, **options: Any) -> nn.Module:
     """Three stages of one bottleneck block at full, half and half size: for images of 8 to 32 pixels."""
     return _small("foveal_resnet_mini", 1, pretrained, **options)
 
 
-@register_model
+@register_model  # type: ignore[untyped-decorator]
 def foveal_resnet_mini_s2(pretrained: bool = False, **options: Any) -> nn.Module:
     """The same behind a stem of stride 2: for images of 32 to 96 pixels."""
     return _small("foveal_resnet_mini_s2", 2, pretrained, **options)
