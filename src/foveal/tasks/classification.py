@@ -39,7 +39,7 @@ class Classification(Task):
 
     def build(self) -> None:
         # Convolutions on a CPU run a third faster with channels last.
-        self.models = {"model": self.make().to(memory_format=torch.channels_last)}  # type: ignore[call-overload]
+        self.models = {"model": self.make().to(memory_format=torch.channels_last)}
 
     def optimizers(self) -> dict[str, Optimizer]:
         from foveal.tasks.task import decayed
@@ -50,9 +50,7 @@ class Classification(Task):
     def batches(self, seed: int, epoch: int, start: int) -> Iterable[Any]:
         self.data.train.at(seed, epoch)
         order = torch.randperm(len(self.data.train), generator=torch.Generator().manual_seed(mix(seed, epoch)))
-        chosen = [
-            order[n * self.batch : (n + 1) * self.batch].tolist() for n in range(start, self.steps_per_epoch)
-        ]
+        chosen = [order[n * self.batch : (n + 1) * self.batch].tolist() for n in range(start, self.steps_per_epoch)]
         return self._loader(self.data.train, chosen)
 
     def _loader(self, split: Any, chosen: list[list[int]]) -> DataLoader[Any]:

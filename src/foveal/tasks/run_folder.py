@@ -24,7 +24,9 @@ def write_json(path: Path, content: Any) -> None:
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise DataError(f"run: {path} could not be written: {error.strerror}. Make room or use another --out.") from error
+        raise DataError(
+            f"run: {path} could not be written: {error.strerror}. Make room or use another --out."
+        ) from error
 
 
 def read_json(path: Path) -> Any:

@@ -33,7 +33,9 @@ class Settings:
         for name, least in (("epochs", 1), ("seeds", 1), ("batch_size", 2)):
             value = getattr(self, name)
             if value < least:
-                raise OptionError(f"compare: {_option(name)} must be at least {least}, got {value}. Use {least} or more.")
+                raise OptionError(
+                    f"compare: {_option(name)} must be at least {least}, got {value}. Use {least} or more."
+                )
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise OptionError(f"compare: --lr must be a positive number, got {self.lr}. Use 0.001, say.")
         if not self.mechanisms:
@@ -46,7 +48,9 @@ class Settings:
         for site in self.sites:
             name, equals, pattern = site.rpartition("=")
             if equals and name not in self.mechanisms:
-                raise OptionError(f"compare: --sites {site!r} is for {name!r}, which is not compared. Add it or drop it.")
+                raise OptionError(
+                    f"compare: --sites {site!r} is for {name!r}, which is not compared. Add it or drop it."
+                )
             if not pattern:
                 raise OptionError(f"compare: --sites {site!r} names no modules. Use a pattern such as 'layer3'.")
         if self.weights is not None and not Path(self.weights).is_file():

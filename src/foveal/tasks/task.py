@@ -70,9 +70,7 @@ def decayed(model: nn.Module, decay: float) -> list[dict[str, Any]]:
         if parameter.requires_grad:
             spared = parameter.dim() <= 1 or any(part in UNDECAYED for part in name.split("."))
             groups[not spared].append(parameter)
-    return [
-        {"params": params, "weight_decay": decay if decays else 0.0} for decays, params in groups.items() if params
-    ]
+    return [{"params": params, "weight_decay": decay if decays else 0.0} for decays, params in groups.items() if params]
 
 
 def weights_digest(model: nn.Module) -> str:
