@@ -1,0 +1,46 @@
+"""``foveal info``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+ABOUT = "Show versions, devices, threads, mechanisms and data sets."
+
+
+@dataclass(frozen=True)
+class Info:
+    """The options of ``info``."""
+
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    when_interrupted = ""
+
+    def run(self) -> int:
+        told = gather()
+        if self.json:
+            print(json.dumps(told, indent=1))
+            return 0
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in told.items():
+            items = [f"{k} {v or 'missing'}" for k, v in value.items()] if isinstance(value, dict) else value
+            table.add_row(name, ", ".join(map(str, items)) if isinstance(items, list) else str(items))
+        Console().print(table)
+        return 0
+
+
+def gather() -> dict[str, Any]:
+    """What there is to know, as plain values."""
+    from foveal.data import NAMES
+    from foveal.tasks.run_folder import environment
+    from foveal.tasks.settings import MECHANISMS
+
+    told = environment()
+    return {**told, "gpus": told["gpus"] or ["none"], "mechanisms": list(MECHANISMS), "data": [*NAMES, "PATH"]}

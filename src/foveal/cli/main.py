@@ -1,0 +1,51 @@
+"""Entry of the ``foveal`` command: picks the command, and turns what a user can cause into one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+from foveal.cli.compare import ABOUT as COMPARE
+from foveal.cli.compare import Compare
+from foveal.cli.info import ABOUT as INFO
+from foveal.cli.info import Info
+from foveal.errors import FovealError
+
+FAILED, INTERRUPTED = 2, 130
+ABOUT = "The workbench for attention in vision. foveal COMMAND --help shows the options of a command."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given in (["--version"], ["-V"]):
+        import foveal
+
+        print(f"foveal {foveal.__version__}")
+        return 0
+    command = parse(given)
+    try:
+        return command.run()
+    except FovealError as error:
+        print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print(f"Interrupted. {command.when_interrupted}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has gone; the next flush at exit would say so once more.
+        sys.stdout = None
+        return 1
+
+
+def parse(given: Sequence[str]) -> Compare | Info:
+    """The command with its options; says what is wrong with them and exits."""
+    import tyro
+
+    commands = (
+        Annotated[Compare, tyro.conf.subcommand("compare", description=COMPARE)]
+        | Annotated[Info, tyro.conf.subcommand("info", description=INFO)]
+    )
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    return tyro.cli(commands, prog="foveal", description=ABOUT, args=given, config=config)

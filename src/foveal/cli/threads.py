@@ -1,0 +1,16 @@
+"""How many threads torch uses."""
+
+from __future__ import annotations
+
+from foveal.errors import OptionError
+
+
+def use_threads(count: int | None) -> None:
+    """Use this many; None leaves torch's choice."""
+    if count is None:
+        return
+    if count < 1:
+        raise OptionError(f"foveal: --threads must be at least 1, got {count}. Leave it out for all cores.")
+    import torch
+
+    torch.set_num_threads(count)
