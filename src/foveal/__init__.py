@@ -22,6 +22,7 @@ from foveal.functional import (
     external_attention,
     local_attention,
 )
+from foveal.graft import Graft, Site, augment_, insert_, replace_
 from foveal.layers import (
     AttentionLayer,
     AugmentedAttention,
@@ -50,6 +51,7 @@ __all__ = [
     "ExplicitAttention",
     "ExternalAttention",
     "FovealError",
+    "Graft",
     "LocalAttention",
     "LocalAttentionStem",
     "MultiHeadExternalAttention",
@@ -57,12 +59,16 @@ __all__ = [
     "NonLocal",
     "OptionError",
     "ShapeError",
+    "Site",
+    "augment_",
     "compare",
     "dot_product_attention",
     "efficient_attention",
     "explicit_attention",
     "external_attention",
+    "insert_",
     "local_attention",
+    "replace_",
 ]
 
 

@@ -121,16 +121,11 @@ CASES = [
     Case("external", external.BACKENDS, _memories, _plain(F.external_attention)),
     Case("external, softmax", external.BACKENDS, _memories, _plain(F.external_attention, normalization="softmax")),
     Case("external, by head", external.BACKENDS, _memories_by_head, _biased),
-    *(
-        Case(f"explicit, {decay}", explicit.BACKENDS, _radius(decay, ()), _decayed(decay, 1.0))
-        for decay in DECAYS
-    ),
+    *(Case(f"explicit, {decay}", explicit.BACKENDS, _radius(decay, ()), _decayed(decay, 1.0)) for decay in DECAYS),
     Case("explicit, radius by head", explicit.BACKENDS, _radius("gaussian", (HEADS,)), _decayed("gaussian", 1.0)),
     Case("explicit, no offset", explicit.BACKENDS, _radius("manhattan", ()), _decayed("manhattan", 0.0)),
     Case("dot product", dot_product.BACKENDS, _qkv, _plain(F.dot_product_attention)),
-    Case(
-        "dot product, scaling", dot_product.BACKENDS, _qkv, _plain(F.dot_product_attention, normalization="scaling")
-    ),
+    Case("dot product, scaling", dot_product.BACKENDS, _qkv, _plain(F.dot_product_attention, normalization="scaling")),
     Case("dot product, tables whole", dot_product.BACKENDS, _offsets("whole"), _with_tables(F.dot_product_attention)),
     Case(
         "dot product, tables split",

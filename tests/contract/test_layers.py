@@ -5,10 +5,10 @@ import pickle
 
 import pytest
 import torch
-from contract.layers import CASES, CHANNELS, SPACES
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
+from contract.layers import CASES, CHANNELS, SPACES
 from foveal.errors import ShapeError
 from foveal.layers.registry import REGISTRY, row
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from contract.operations import CASES, HEADS, SPACES, VALUE_DEPTH
 from torch.testing import assert_close
 
+from contract.operations import CASES, HEADS, SPACES, VALUE_DEPTH
 from foveal import functional
 
 by_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
@@ -104,7 +104,9 @@ def test_low_precision_errs_at_most_twice_as_far_as_the_definition_in_that_type(
 
 @by_case
 def test_large_logits_stay_finite(case):
-    tensors = [(1e4 * x).detach().requires_grad_() if x.dim() > 2 else x for x in case.tensors((5, 7), dtype=torch.float32)]
+    tensors = [
+        (1e4 * x).detach().requires_grad_() if x.dim() > 2 else x for x in case.tensors((5, 7), dtype=torch.float32)
+    ]
     out = case.call(*tensors)
     out.sum().backward()
     assert out.isfinite().all()

@@ -143,9 +143,10 @@ def _sdpa(
 ) -> Tensor:
     queries, keys = with_positions(q, k, tables)
     values = v.flatten(3).mT
-    # Fused attention wants one depth for all three; without it torch would fall back to storing the (n, m) logits.
+    # Fused attention wants one depth for all three, each position's features side by side in memory; without either
+    # torch would fall back to storing the (n, m) logits.
     depth = max(queries.shape[-1], values.shape[-1])
-    queries, keys, wide = (F.pad(x, (0, depth - x.shape[-1])) for x in (queries, keys, values))
+    queries, keys, wide = (F.pad(x, (0, depth - x.shape[-1])).contiguous() for x in (queries, keys, values))
     allowed = None
     if mask is not None:
         some = mask.flatten(1).any(1)

@@ -189,14 +189,15 @@ def reference(v: Tensor, *, decay: Decay, radius: Tensor | None, offset: float, 
     return (v.flatten(3) @ weights.mT.to(v.dtype)).unflatten(3, space)
 
 
-# Costs in multiply-adds of a matrix product, the fast one on every machine. Building the dense matrix and each
-# butterfly of a transform cost that many times more than a multiply-add (`make bench-core` prints the crossing).
-DENSE_ENTRY = 30
+# Costs of one sample in multiply-adds of a matrix product; the choice must not depend on the batch, or an exported
+# program could not take another one. An entry of the dense matrix, built once for a batch, and a butterfly of a
+# transform cost that many times more than a multiply-add (`make bench-core` prints the crossing).
+DENSE_ENTRY = 4
 BUTTERFLY = 12
 
 
 def _channels(v: Tensor) -> int:
-    return v.shape[0] * v.shape[1] * v.shape[2]
+    return v.shape[1] * v.shape[2]
 
 
 def _separable_cost(v: Tensor, **_: Any) -> float:
@@ -208,12 +209,12 @@ def _dense_cost(v: Tensor, **_: Any) -> float:
 
 
 def _fft_cost(v: Tensor, **_: Any) -> float:
-    size = math.prod(_fast_size(2 * length - 1) for length in v.shape[3:])
+    size = math.prod([_fast_size(2 * length - 1) for length in v.shape[3:]])
     return (2 * _channels(v) + 1) * size * math.log2(size) * BUTTERFLY
 
 
 def _mean_cost(v: Tensor, **_: Any) -> float:
-    return v.numel()
+    return _channels(v) * math.prod(v.shape[3:])
 
 
 def _only(names: tuple[str, ...], why: str) -> Any:

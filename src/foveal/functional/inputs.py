@@ -39,7 +39,8 @@ def check_maps(operation: str, **maps: Tensor) -> None:
 
 def check_equal(operation: str, what: str, **shapes: tuple[int, ...]) -> None:
     """The named shapes must be the same."""
-    if len(set(shapes.values())) > 1:
+    first = tuple(next(iter(shapes.values())))
+    if any(tuple(shape) != first for shape in shapes.values()):
         told = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
         raise ShapeError(f"{operation}: {what} must be equal, got {told}.")
 

@@ -23,6 +23,8 @@ class Site(Protocol):
     @property
     def stride(self) -> int: ...
     @property
+    def dims(self) -> int | None: ...
+    @property
     def size(self) -> tuple[int, ...] | None: ...
 
 
@@ -125,4 +127,3 @@ def check_heads(layer: str, heads: int, **channels: int) -> None:
 def column(x: Tensor, at: tuple[int, ...]) -> Tensor:
     """``(batch, heads, depth)``: the features at one position of ``(batch, heads, depth, *space)``."""
     return x[on_last(at)]
-

@@ -113,13 +113,14 @@ class ExplicitAttention(AttentionLayer):
         if self.value.bias is not None:
             # Rows of the map sum to 1, so what is constant over positions passes it unchanged.
             assert bias is not None
-            bias = bias + self.output.weight @ self.value.bias
+            bias = bias + (self.value.bias[None] @ self.output.weight.mT)[0]
         return self._pool(self._mix(pointwise(x, weight, bias)[:, None])[:, 0])
 
     def macs(self, space: tuple[int, ...]) -> int:
         n, c, e, o = math.prod(space), self.channels, self.value.out_features, self.channels_out
         if self._folds(space):
-            return n * c * o + c * e * o + mixing_macs(self.decay, space, o)
+            bias = e * o if self.value.bias is not None else 0
+            return n * c * o + c * e * o + bias + mixing_macs(self.decay, space, o)
         return n * e * (c + o) + mixing_macs(self.decay, space, e, self.heads if self._radius_by_head() else 1)
 
     def attention_map(self, x: Tensor, *, at: tuple[int, ...]) -> Tensor:

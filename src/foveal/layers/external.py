@@ -96,8 +96,8 @@ class _External(AttentionLayer):
         weight = (per_head @ self._memory_value().mT).transpose(0, 1).flatten(1)
         bias: Tensor | None = self.output.bias
         if self.memory_value_bias is not None:
-            constant = self.output.weight @ self.memory_value_bias.repeat(self.heads)
-            bias = constant if bias is None else bias + constant
+            constant = self.memory_value_bias.repeat(1, self.heads) @ self.output.weight.mT
+            bias = constant[0] if bias is None else bias + constant[0]
         return pointwise(weights.flatten(1, 2), weight, bias).unflatten(2, x.shape[2:])
 
     def attention_map(self, x: Tensor, *, at: tuple[int, ...]) -> Tensor:
@@ -125,8 +125,10 @@ class _External(AttentionLayer):
         for fold in self._folds():
             # Folding multiplies the weights once: heads x slots x depth of a head x channels.
             cost += n * folded + self.heads * self.slots * per_head * c if fold else n * (c * inner + memory)
-        # The query's bias goes through the key memory with its weight.
-        return cost + self.slots * inner * (self.query.bias is not None and self._folds()[0])
+        # Biases on the far side of a folded product go through it.
+        first = self.query.bias is not None and self._folds()[0]
+        last = self.memory_value_bias is not None and self._folds()[1]
+        return cost + first * self.slots * inner + last * inner * c
 
     def extra_repr(self) -> str:
         return f"{self.channels}, heads={self.heads}, slots={self.slots}, {self.normalization}"

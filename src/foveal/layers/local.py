@@ -88,6 +88,7 @@ class LocalAttention(AttentionLayer):
 
     @classmethod
     def from_site(cls, site: Site, **options: Any) -> LocalAttention:
+        options.setdefault("dims", site.dims or 2)
         return cls(site.channels_in, site.channels_out, stride=site.stride, **options)
 
     def values(self, x: Tensor) -> Tensor:

@@ -74,6 +74,7 @@ class LocalAttentionStem(AttentionLayer):
 
     @classmethod
     def from_site(cls, site: Site, **options: Any) -> LocalAttentionStem:
+        options.setdefault("dims", site.dims or 2)
         return cls(site.channels_in, site.channels_out, **options)
 
     def place_weights(self) -> Tensor:
