@@ -6,6 +6,8 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,17 +18,27 @@ from foveal.tasks.checkpoint import write_flushed
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "scikit-learn", "pillow")
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What is written here may find the disk full; that is then said in a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"run: {path} could not be written: {error.strerror}. Make room and give the same command again, or use "
+            "another --out."
+        ) from error
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file that is whole or not there."""
     part = path.with_name(path.name + ".part")
     try:
-        write_flushed(part, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-        part.replace(path)
-    except OSError as error:
+        with writing(path):
+            write_flushed(part, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+            part.replace(path)
+    finally:
         part.unlink(missing_ok=True)
-        raise DataError(
-            f"run: {path} could not be written: {error.strerror}. Make room or use another --out."
-        ) from error
 
 
 def read_json(path: Path) -> Any:
@@ -41,7 +53,8 @@ def read_json(path: Path) -> Any:
 
 def append_metrics(folder: Path, line: dict[str, Any]) -> None:
     """Add one line to ``metrics.jsonl``."""
-    with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+    path = folder / "metrics.jsonl"
+    with writing(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
@@ -50,7 +63,8 @@ def keep_metrics(folder: Path, epochs: int) -> None:
     path = folder / "metrics.jsonl"
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines()
-        path.write_text("".join(f"{line}\n" for line in lines[:epochs]), encoding="utf-8")
+        with writing(path):
+            path.write_text("".join(f"{line}\n" for line in lines[:epochs]), encoding="utf-8")
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,69 @@
+"""A task of a moment that uses every generator, alone or as the program that a test kills.
+
+python -m tests.tasks.tiny FOLDER EPOCHS SEED STOP   kills itself after STOP steps (0: never), then prints the digest.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from foveal.tasks.loop import Plan, fit
+from foveal.tasks.task import Task, decayed, weights_digest
+
+STEPS = 5
+
+
+class Tiny(Task):
+    """Learns nothing in particular, with dropout, batch norm, and noise from Python and NumPy."""
+
+    def __init__(self, stop: int = 0, how: int = signal.SIGKILL, lr: float = 1e-2) -> None:
+        self.stop, self.how, self.lr, self.steps_per_epoch = stop, how, lr, STEPS
+
+    def build(self) -> None:
+        self.models = {"model": nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))}
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {"model": AdamW(decayed(self.models["model"], 0.1), lr=self.lr)}
+
+    def batches(self, seed: int, epoch: int, start: int) -> Iterable[Any]:
+        for n in range(start, STEPS):
+            yield torch.randn(6, 4, generator=torch.Generator().manual_seed(1000 * seed + 10 * epoch + n))
+
+    def step(self, batch: Any, turn: str) -> Mapping[str, Tensor]:
+        noise = random.random() + float(np.random.rand())
+        self.stop -= 1
+        if self.stop == 0:
+            os.kill(os.getpid(), self.how)
+        return {"loss": (self.models[turn](batch) - noise).square().mean()}
+
+    def schedule(self, progress: float) -> float:
+        return 1 - progress
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        return {"size": float(self.models["model"](torch.ones(1, 4)).abs())}
+
+
+def train(folder: Path, epochs: int = 3, seed: int = 0, **options: Any) -> str:
+    """Train in a folder and name the weights."""
+    folder.mkdir(exist_ok=True, parents=True)
+    task = Tiny(**options)
+    fit(task, Plan(epochs, seed, save_seconds=0.0), folder)
+    return weights_digest(task.models["model"])
+
+
+if __name__ == "__main__":
+    where, epochs, seed, stop = sys.argv[1:]
+    torch.set_num_threads(1)
+    sys.stdout.write(train(Path(where), int(epochs), int(seed), stop=int(stop)))
