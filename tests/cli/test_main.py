@@ -1,0 +1,99 @@
+"""The command line: what a user can cause is one line and a status, never a traceback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import foveal
+from foveal.cli import main
+
+FOVEAL = [sys.executable, "-c", "import sys; from foveal.cli import main; sys.exit(main())"]
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+SMALL = ["--mechanisms", "none", "--epochs", "1", "--seeds", "1", "--batch-size", "256"]
+
+
+def test_the_version_is_the_package_s(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"foveal {foveal.__version__}\n"
+
+
+def test_help_comes_without_anything_heavy():
+    heavy = "import sys; from foveal.cli import main\ntry: main(['compare', '--help'])\nexcept SystemExit: pass\n"
+    heavy += "print([name for name in ('torch', 'timm', 'torchvision', 'sklearn', 'numpy') if name in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout
+    assert "examples:" in told
+    assert "--mechanisms" in told
+    assert told.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--epochs", "0"], "OptionError: compare: --epochs must be at least 1, got 0. Use 1 or more."),
+        (["--seeds", "-1"], "OptionError: compare: --seeds must be at least 1, got -1. Use 1 or more."),
+        (["--threads", "0"], "OptionError: foveal: --threads must be at least 1, got 0."),
+        (["--mechanisms", "lokal"], "OptionError: compare: there is no mechanism 'lokal'. Did you mean local"),
+        (["--data", "digit"], "DataError: load: there is no data set or folder 'digit'. Did you mean digits?"),
+        (["--weights", "/none"], "DataError: compare: --weights '/none' is no file."),
+        (["--backbone", "resnet19"], "OptionError: backbone: timm has no model 'resnet19'. Did you mean resnet1"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_status_2(tmp_path, capsys, options, told):
+    assert main(["compare", "--out", str(tmp_path / "out"), *options]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines()[-1].startswith(told)
+    assert "Traceback" not in shown.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [["cmpare"], ["compare"], ["compare", "--out", "x", "--epochs", "many"], []])
+def test_what_cannot_be_parsed_is_status_2(arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+
+
+def test_info_tells_versions_and_threads(capsys):
+    assert main(["info", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["foveal"] == foveal.__version__
+    assert told["threads"] >= 1
+    assert "torch" in told["packages"]
+
+
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path):
+    out = tmp_path / "out"
+    asked = [*FOVEAL, "compare", "--out", str(out), *SMALL, "--json"]
+    asked[asked.index("--epochs") + 1] = "8"
+    running = subprocess.Popen(asked, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENV)
+    metrics = out / "runs" / "none-0" / "metrics.jsonl"
+    until = time.monotonic() + 90
+    while not metrics.exists() and running.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert said == f"Interrupted. The same command goes on where {out} stands.\n"
+    assert not (out / "results.json").exists()
+    stood = len(metrics.read_text().splitlines())
+    done = subprocess.run(asked, capture_output=True, text=True, env=ENV)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["status"] == "done"
+    assert 1 <= stood < 8
+    assert len(metrics.read_text().splitlines()) == 8
+    assert Path(out / "report.html").exists()
+
+
+def test_the_table_names_every_mechanism_and_the_report(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["compare", "--out", str(out), *SMALL]) == 0
+    shown = capsys.readouterr().out
+    assert "none" in shown
+    assert str(out / "report.html") in shown
