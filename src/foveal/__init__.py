@@ -1,43 +1,38 @@
 """foveal: the workbench for attention in vision.
 
-Operations, layers and grafts need torch alone; ``compare`` loads timm, torchvision and the rest when it is first used.
+Everything below is loaded when it is first used: operations, layers and grafts need torch alone; ``compare`` brings
+timm, torchvision and the rest.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from foveal.errors import (
-    BackendError,
-    DataError,
-    FovealError,
-    NoMatchError,
-    OptionError,
-    ShapeError,
-)
-from foveal.functional import (
-    dot_product_attention,
-    efficient_attention,
-    explicit_attention,
-    external_attention,
-    local_attention,
-)
-from foveal.graft import Graft, Site, augment_, insert_, replace_
-from foveal.layers import (
-    AttentionLayer,
-    AugmentedAttention,
-    AugmentedConv,
-    EfficientAttention,
-    ExplicitAttention,
-    ExternalAttention,
-    LocalAttention,
-    LocalAttentionStem,
-    MultiHeadExternalAttention,
-    NonLocal,
-)
+from foveal.errors import BackendError, DataError, FovealError, NoMatchError, OptionError, ShapeError
 
 if TYPE_CHECKING:
-    from foveal.tasks.compare import compare as compare
+    from foveal.functional import (
+        dot_product_attention,
+        efficient_attention,
+        explicit_attention,
+        external_attention,
+        local_attention,
+    )
+    from foveal.graft import Graft, Site, augment_, insert_, replace_
+    from foveal.layers import (
+        AttentionLayer,
+        AugmentedAttention,
+        AugmentedConv,
+        EfficientAttention,
+        ExplicitAttention,
+        ExternalAttention,
+        LocalAttention,
+        LocalAttentionStem,
+        MultiHeadExternalAttention,
+        NonLocal,
+    )
+    from foveal.tasks.compare import compare
 
 __version__ = "0.1.0"
 
@@ -71,10 +66,26 @@ __all__ = [
     "replace_",
 ]
 
+_ROOMS = ("analysis", "data", "functional", "graft", "layers", "models", "tasks", "viz")
+
+
+def _room(name: str) -> str:
+    """The module that holds a public name."""
+    if name == "compare":
+        return "foveal.tasks.compare"
+    if name in ("Graft", "Site") or name.endswith("_"):
+        return "foveal.graft"
+    return "foveal.functional" if name.endswith("_attention") else "foveal.layers"
+
 
 def __getattr__(name: str) -> Any:
-    if name == "compare":
-        from foveal.tasks.compare import compare
+    if name in _ROOMS:
+        return import_module(f"foveal.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module 'foveal' has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_room(name)), name)
+    return found
 
-        return compare
-    raise AttributeError(f"module 'foveal' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_ROOMS, "__version__"})
