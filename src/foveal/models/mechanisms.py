@@ -1,7 +1,7 @@
 """The one table of the compared mechanisms: who made each, where its paper puts it, and how it is built there.
 
 Sizes follow the papers on their ResNets (convolutions of 64 channels and more). Narrower convolutions, which no paper
-uses, get a quarter of their channels from attention and heads of at least two channels.
+uses, get a quarter of their channels from attention and heads of at least four channels.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _explicit(site: Site) -> nn.Module:
     return ExplicitAttention.from_site(site, heads=_heads(site.channels_out, depth=1), decay="gaussian")
 
 
-def _heads(channels: int, *, depth: int = 2) -> int:
+def _heads(channels: int, *, depth: int = 4) -> int:
     """The papers' 8, or the most that leave each head ``depth`` channels."""
     return max((heads for heads in range(1, 9) if channels % heads == 0 and channels // heads >= depth), default=1)
 
