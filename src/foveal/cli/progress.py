@@ -41,7 +41,7 @@ class Progress:
 
     def begin(self, settings: Settings, data: ImageData, runs: int) -> None:
         if data.skipped:
-            self._console.print(f"{len(data.skipped)} images cannot be read and are left out:", style="yellow")
+            self._console.print(f"Left out because they cannot be read: {len(data.skipped)}", style="yellow")
             for line in data.skipped[:10]:
                 self._console.print(f"  {line}", highlight=False, markup=False)
         self._total = settings.epochs
