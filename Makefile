@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
+# Without bytecode every process would compile torch and timm again, 20 seconds each.
+unexport PYTHONDONTWRITEBYTECODE
 STAMP := $(VENV)/.installed
 
 .PHONY: help setup demo test check bench-core clean
@@ -31,7 +33,7 @@ check: setup  ## lint, types, import law
 	$(RUN)/lint-imports --no-cache
 
 bench-core: setup  ## ratios of the exact fast evaluations to the definitions
-	$(RUN)/python benchmarks/core.py
+	$(RUN)/python benchmarks/core.py --table benchmarks/results/core.md
 
 clean:  ## remove what make made
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache

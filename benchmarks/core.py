@@ -1,15 +1,13 @@
 """Ratios of foveal's exact evaluations to the definitions and to the published formulations, in one run.
 
 Every pair is first checked to agree, then timed in turns; a ratio is the median over rounds of (theirs / ours), with
-its quartiles. Run by ``make bench-core``; ``--json FILE`` also writes the records.
+its quartiles. Run by ``make bench-core``; ``--table FILE`` also writes a Markdown table.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,23 +129,44 @@ def explicit() -> None:
         pair(name, run, lambda run=run: run("reference"))
 
 
+def table(environment: str) -> str:
+    """The records as Markdown."""
+    lines = [
+        "# Exact evaluations against definitions and published formulations",
+        "",
+        f"Printed by `make bench-core` on {environment}.",
+        "A ratio is time of the other side over time of foveal's: the median of rounds in turns (quartiles), after",
+        "both were checked to agree.",
+        "",
+        "| work | ratio | goal |",
+        "|---|---|---|",
+    ]
+    for r in RECORDS:
+        told = (
+            f"{r['ratio']:.1f} times ({r['q1']:.1f} to {r['q3']:.1f})"
+            if "ratio" in r
+            else f"{r['ours']:.1f} against {r['theirs']:.0f} unfolded"
+        )
+        lines.append(f"| {r['work']} | {told} | {r['goal']} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="also write the records to this file")
+    parser.add_argument("--table", type=Path, help="also write the table to this Markdown file")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     capability = torch.backends.cpu.get_cpu_capability()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {capability}, python {sys.version.split()[0]}")
-    print("times theirs / ours: median of rounds in turns (quartiles); results agree to 2e-4 first\n")
+    environment = f"torch {torch.__version__}, {torch.get_num_threads()} threads, {capability}"
+    print(f"{environment}\ntheirs / ours, in time: median of rounds in turns (quartiles)\n")
     local()
     layers()
     explicit()
-    if arguments.json:
-        environment = {"torch": torch.__version__, "threads": torch.get_num_threads(), "cpu": capability}
-        text = json.dumps({"command": "make bench-core", "environment": environment, "records": RECORDS}, indent=1)
-        temporary = arguments.json.with_suffix(".tmp")
-        temporary.write_text(text + "\n")
-        os.replace(temporary, arguments.json)
+    if arguments.table:
+        arguments.table.parent.mkdir(exist_ok=True)
+        temporary = arguments.table.with_suffix(".tmp")
+        temporary.write_text(table(environment))
+        os.replace(temporary, arguments.table)
 
 
 if __name__ == "__main__":

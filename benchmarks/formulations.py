@@ -1,4 +1,4 @@
-"""Layers as the papers and their authors' code compute them, written anew: what foveal's evaluations are held against."""
+"""Layers as the papers and their authors' code compute them, written anew, to hold foveal's evaluations against."""
 
 from __future__ import annotations
 
