@@ -92,7 +92,9 @@ class _Problem:
         self.keep = self._keep(mask, masked_border, q) if self.drops_keys else None
         self.relative = [self._spread(table, axis) for axis, table in enumerate(relative)]
         self.slices = query_slices(relative, q.shape[2])
-        self.window = self._window(q.device)
+        self.near = [self._near(axis, q.device) for axis in range(len(self.grid.tile))]
+        self.coordinates = self._coordinates(q.device)
+        self.window = self._window()
 
     def parts(self) -> list[Part]:
         pairs = PAIRS.get(self.q.device.type, PAIRS["cuda"])
@@ -116,17 +118,30 @@ class _Problem:
         padded = F.pad(table.to(self.dtype), (0, 0, t - 1, t - 1))
         return padded.unfold(1, halo, 1).flip(1)
 
-    def _window(self, device: torch.device) -> Tensor:
-        """``(positions of a tile, positions of a halo)``: 0 inside the window, OUTSIDE elsewhere."""
-        inside = torch.ones((), dtype=torch.bool, device=device)
-        axes = len(self.grid.tile)
-        for axis, (t, w, halo) in enumerate(zip(self.grid.tile, self.grid.window, self.grid.halo, strict=True)):
-            gap = torch.arange(halo, device=device)[None] - torch.arange(t, device=device)[:, None]
-            shape = [1] * (2 * axes)
-            shape[axis], shape[axes + axis] = t, halo
-            inside = inside & ((gap >= 0) & (gap < w)).view(shape)
-        bias = torch.zeros(inside.shape, dtype=self.dtype, device=device).masked_fill_(~inside, OUTSIDE)
-        return bias.reshape(math.prod(self.grid.tile), math.prod(self.grid.halo))
+    def _near(self, axis: int, device: torch.device) -> Tensor:
+        """``(t, T)`` of one axis: 0 where a query of the tile has a halo position in its window, OUTSIDE elsewhere."""
+        t, w, halo = self.grid.tile[axis], self.grid.window[axis], self.grid.halo[axis]
+        gap = torch.arange(halo, device=device)[None] - torch.arange(t, device=device)[:, None]
+        bias = torch.zeros(t, halo, dtype=self.dtype, device=device)
+        return bias.masked_fill_((gap < 0) | (gap >= w), OUTSIDE)
+
+    def _coordinates(self, device: torch.device) -> Tensor:
+        """``(sum of T, positions of a halo)``: each position's coordinate along every axis, one-hot."""
+        rows = []
+        for axis, halo in enumerate(self.grid.halo):
+            shape = [halo if a == axis else 1 for a in range(len(self.grid.halo))]
+            hot = torch.eye(halo, dtype=self.dtype, device=device).reshape(halo, *shape)
+            rows.append(hot.expand(halo, *self.grid.halo).reshape(halo, -1))
+        return torch.cat(rows)
+
+    def _window(self) -> Tensor:
+        """``(positions of a tile, positions of a halo)``: 0 inside the window, OUTSIDE or less elsewhere."""
+        bias = [self.along(axis, self.near[axis]) for axis in range(len(self.near))]
+        return torch.cat([b.expand(*self.grid.tile, b.shape[-1]).flatten(0, -2) for b in bias], -1) @ self.coordinates
+
+    def along(self, axis: int, x: Tensor) -> Tensor:
+        """``(t, k)`` of one axis as ``(1, …, t, …, 1, k)``, to broadcast over the positions of a tile."""
+        return x.reshape(*[t if a == axis else 1 for a, t in enumerate(self.grid.tile)], -1)
 
     def queries(self, x: Tensor, part: Part) -> Tensor:
         rows = query_rows(self.grid, part)
@@ -145,14 +160,14 @@ class _Problem:
     def weights(self, q: Tensor, k: Tensor, part: Part) -> Tensor:
         """Softmax weights ``(b, h, tiles, positions of a tile, positions of a halo)``."""
         b, h, n, p, d = q.shape
-        flat = torch.baddbmm(self.window, q.reshape(-1, p, d), k.reshape(-1, d, k.shape[-1]))
+        if self.relative:
+            # Logits by coordinate first, spread over the pairs by one product with the one-hot coordinates.
+            own = torch.cat([self.own_logits(q, axis, part) for axis in range(len(self.relative))], -1)
+            bias = (own.reshape(b * h * n * p, -1) @ self.coordinates).view(b * h * n, p, -1)
+        else:
+            bias = self.window.repeat(b * h * n, 1, 1)
+        flat = bias.baddbmm_(q.reshape(-1, p, d), k.reshape(-1, d, k.shape[-1]))
         logits = flat.view(b, h, n, p, -1)
-        axes = len(self.grid.tile)
-        for axis, table in enumerate(self.relative):
-            own = torch.einsum("bhnxtyd,htdk->bhnxtyk", self.axis_queries(q, axis), table[self._of(table, part)])
-            shape = [1] * axes
-            shape[axis] = self.grid.halo[axis]
-            logits.view(b, h, n, p, *self.grid.halo).add_(own.reshape(b, h, n, p, *shape))
         if self.keep is None:
             return logits.softmax(-1)
         keep = self.keep[part.batch, :, :, key_rows(self.grid, part)]
@@ -160,7 +175,13 @@ class _Problem:
         # A query whose whole window is masked gets zeros.
         return logits.softmax(-1) * (logits.amax(-1, keepdim=True) > OUTSIDE / 2)
 
-    def _of(self, table: Tensor, part: Part) -> slice:
+    def own_logits(self, q: Tensor, axis: int, part: Part) -> Tensor:
+        """``(b, h, tiles, positions of a tile, T)``: q.r along one axis, OUTSIDE beyond its window."""
+        table = self.relative[axis]
+        own = torch.einsum("bhnxtyd,htdk->bhnxtyk", self.axis_queries(q, axis), table[self.heads_of(table, part)])
+        return (own + self.near[axis][:, None]).flatten(3, 5)
+
+    def heads_of(self, table: Tensor, part: Part) -> slice:
         return part.heads if table.shape[0] > 1 else slice(0, 1)
 
 
@@ -218,8 +239,8 @@ def local_attention_backward(
             del weights, out_grad
             add_keys(grid, queries.mT @ to_logits, to_k[part.batch, part.heads, :, key_rows(grid, part)])
             to_queries = to_logits @ keys.mT
-            for axis, table in enumerate(call.relative):
-                _add_relative(call, part, axis, table, to_logits, queries, to_queries, to_tables[axis])
+            if call.relative:
+                _add_relative(call, part, to_logits, queries, to_queries, to_tables)
             rows = part.rows.stop - part.rows.start
             to_q[part.batch, part.heads, :, query_rows(grid, part)] = join_queries(grid, to_queries * scale, rows)
         to_q = grid.crop_queries(to_q)
@@ -229,27 +250,19 @@ def local_attention_backward(
 
 
 def _add_relative(
-    call: _Problem,
-    part: Part,
-    axis: int,
-    table: Tensor,
-    to_logits: Tensor,
-    queries: Tensor,
-    to_queries: Tensor,
-    to_table: Tensor,
+    call: _Problem, part: Part, to_logits: Tensor, queries: Tensor, to_queries: Tensor, to_tables: list[Tensor]
 ) -> None:
-    """What the relative logits of one axis give to the queries and to their table."""
-    axes = len(call.grid.tile)
-    others = [4 + a for a in range(axes) if a != axis]
-    along = to_logits.unflatten(4, call.grid.halo)
-    along = along.sum(others) if others else along
+    """What the relative logits give to the queries and to their tables."""
     tile = call.grid.tile
-    along = along.unflatten(3, (math.prod(tile[:axis]), tile[axis], math.prod(tile[axis + 1 :])))
-    heads = call._of(table, part)
-    to_own = torch.einsum("bhnxtyk,htdk->bhnxtyd", along, table[heads])
-    to_queries[..., call.slices[axis]] += to_own.flatten(3, 5)
-    own = torch.einsum("bhnxtyd,bhnxtyk->htdk", call.axis_queries(queries, axis), along)
-    to_table[heads] += own if table.shape[0] > 1 else own.sum(0, keepdim=True)
+    by_coordinate = to_logits.reshape(-1, to_logits.shape[-1]) @ call.coordinates.mT
+    every = by_coordinate.reshape(*to_logits.shape[:-1], -1).split(list(call.grid.halo), -1)
+    for axis, (table, along) in enumerate(zip(call.relative, every, strict=True)):
+        along = along.unflatten(3, (math.prod(tile[:axis]), tile[axis], math.prod(tile[axis + 1 :])))
+        heads = call.heads_of(table, part)
+        to_own = torch.einsum("bhnxtyk,htdk->bhnxtyd", along, table[heads])
+        to_queries[..., call.slices[axis]] += to_own.flatten(3, 5)
+        own = torch.einsum("bhnxtyd,bhnxtyk->htdk", call.axis_queries(queries, axis), along)
+        to_tables[axis][heads] += own if table.shape[0] > 1 else own.sum(0, keepdim=True)
 
 
 def _gather(call: _Problem, axis: int, spread: Tensor) -> Tensor:
