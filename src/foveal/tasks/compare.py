@@ -27,7 +27,7 @@ from foveal.data import load
 from foveal.errors import OptionError
 from foveal.tasks.out_folder import alone_in, check_out, make_folder
 from foveal.tasks.run_folder import environment, read_json, write_json
-from foveal.tasks.runs import run_all, run_folder
+from foveal.tasks.runs import run_all, run_folder, threads_of_a_run
 from foveal.tasks.settings import MECHANISMS, Settings, split_names
 from foveal.tasks.subject import Subject
 from foveal.tasks.watch import Silent, Watch
@@ -95,20 +95,21 @@ def compare(
     with alone_in(folder):
         write_json(folder / "compare.json", subject.config)
         runs = run_all(subject, folder, jobs, watch)
-        results = gather(subject, folder, runs, watch)
+        results = gather(subject, folder, runs, jobs, watch)
         write_json(folder / "results.json", results)
         draw(subject, folder, results, watch)
     return results
 
 
-def gather(subject: Subject, out: Path, runs: list[dict[str, Any]], watch: Watch) -> dict[str, Any]:
+def gather(subject: Subject, out: Path, runs: list[dict[str, Any]], jobs: int, watch: Watch) -> dict[str, Any]:
     """The content of ``results.json``; costs are measured where they are not there yet."""
     from foveal.models import MECHANISMS as ROWS
 
     costs = read_json(out / "costs.json")
     if costs is None:
         watch.phase("measuring time and memory in turns")
-        costs = {"environment": environment(), "models": measure(subject)}
+        with threads_of_a_run(jobs):
+            costs = {"environment": environment(), "models": measure(subject)}
         write_json(out / "costs.json", costs)
     names = subject.settings.mechanisms
     return {

@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import queue
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -79,13 +80,24 @@ def run_all(subject: Subject, out: Path, jobs: int, watch: Watch) -> list[Record
     return [done[pair] for pair in pairs]
 
 
+@contextmanager
+def threads_of_a_run(jobs: int) -> Iterator[int]:
+    """With the threads that a run has when so many run at a time: costs are measured as the runs were trained."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // jobs))
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
 def _in_processes(subject: Subject, out: Path, pairs: list[Pair], jobs: int, watch: Watch) -> dict[Pair, Record]:
     context = multiprocessing.get_context("spawn")
     work, told = context.Queue(), context.Queue()
     for pair in [*pairs, *[None] * jobs]:
         work.put(pair)
-    threads = max(1, torch.get_num_threads() // jobs)
-    processes = [context.Process(target=_work, args=(subject, out, threads, work, told)) for _ in range(jobs)]
+    with threads_of_a_run(jobs) as threads:
+        processes = [context.Process(target=_work, args=(subject, out, threads, work, told)) for _ in range(jobs)]
     done: dict[Pair, Record] = {}
     try:
         for process in processes:
