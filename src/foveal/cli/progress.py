@@ -71,7 +71,7 @@ class Progress:
 def print_results(results: dict[str, Any], report: Path) -> None:
     """One row a mechanism: mean accuracy and spread over seeds, and what it costs beside the first one."""
     names, records = list(results["mechanisms"]), results["records"]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("mechanism", no_wrap=True)
     for title in ("accuracy", "parameters", "MACs", "inference", "training\nstep", "training\nmemory"):
         table.add_column(title, justify="right", no_wrap=True)
