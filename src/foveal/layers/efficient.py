@@ -21,7 +21,7 @@ from foveal.functional.efficient import (
     normalize_queries,
 )
 from foveal.layers.base import AttentionLayer, Site, check_heads, column
-from foveal.layers.pointwise import Pointwise
+from foveal.layers.pointwise import Pointwise, channels_last, product
 
 
 class EfficientAttention(AttentionLayer):
@@ -101,10 +101,17 @@ class EfficientAttention(AttentionLayer):
         assert isinstance(self.output, Pointwise)
         per_head = self.output.weight.mT.unflatten(0, (self.heads, -1))
         read = (held @ per_head).flatten(1, 2)
-        out = (read.mT @ q.flatten(1, 2)).unflatten(2, x.shape[2:])
-        if self.output.bias is not None:
-            out = out + self.output.bias.reshape(-1, *[1] * (x.dim() - 2)).to(out.dtype)
+        out = self._read(q.flatten(1, 2), read, x).unflatten(2, x.shape[2:])
         return x + out if self.residual else out
+
+    def _read(self, q: Tensor, read: Tensor, x: Tensor) -> Tensor:
+        """``(batch, channels, n)`` from queries ``(batch, d, n)`` and the projected context, laid out like ``x``."""
+        bias = self.output.bias
+        assert bias is None or isinstance(bias, Tensor)
+        if channels_last(x):
+            out = q.mT @ read
+            return (out if bias is None else out + bias.to(out.dtype)).mT
+        return product(read.mT, q, bias)
 
     def _context(self, k: Tensor, x: Tensor) -> Tensor:
         return context(k, self.values(x).flatten(3), normalization=self.normalization)

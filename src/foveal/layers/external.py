@@ -98,7 +98,7 @@ class _External(AttentionLayer):
         if self.memory_value_bias is not None:
             constant = self.memory_value_bias.repeat(1, self.heads) @ self.output.weight.mT
             bias = constant[0] if bias is None else bias + constant[0]
-        return pointwise(weights.flatten(1, 2), weight, bias).unflatten(2, x.shape[2:])
+        return pointwise(weights.flatten(1, 2), weight, bias, like=x).unflatten(2, x.shape[2:])
 
     def attention_map(self, x: Tensor, *, at: tuple[int, ...]) -> Tensor:
         """The weights ``(batch, heads, slots)`` of a position on the memory slots."""
@@ -205,7 +205,7 @@ class ExternalAttention(_External):
     def _finish(self, out: Tensor, x: Tensor) -> Tensor:
         out = self.norm(out)
         out = x + out if self.residual else out
-        return out.relu() if self.activation else out
+        return out.relu_() if self.activation else out
 
     def forward(self, x: Tensor) -> Tensor:
         return self._finish(self._projected(self.checked(x)), x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -25,9 +26,21 @@ class Pointwise(nn.Linear):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``weight @ x + bias`` over channels; a channels-last map is not copied."""
-    return F.linear(x.flatten(2).mT, weight, bias).mT.unflatten(2, x.shape[2:])
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, like: Tensor | None = None) -> Tensor:
+    """``weight @ x + bias`` over channels, in the memory format of ``like``, by itself that of the map."""
+    if channels_last(x if like is None else like):
+        return F.linear(x.flatten(2).mT, weight, bias).mT.unflatten(2, x.shape[2:])
+    return product(weight.expand(x.shape[0], -1, -1), x.flatten(2), bias).unflatten(2, x.shape[2:])
+
+
+def product(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``weight @ x + bias`` of ``(batch, out, in)``, ``(batch, in, n)`` and ``(out,)``."""
+    return weight @ x if bias is None else torch.baddbmm(bias[:, None], weight, x)
+
+
+def channels_last(x: Tensor) -> bool:
+    """Whether the channels of a position lie side by side in memory; tensors that keep up with it save passes."""
+    return x.stride(1) == 1 and x.shape[1] > 1 and not x.is_contiguous()
 
 
 class BatchNorm(_BatchNorm):
