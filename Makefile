@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup  ## compare ten mechanisms on real digits: report in runs/demo/report.html
-	$(RUN)/foveal compare --data digits --epochs 20 --seeds 2 --out runs/demo
+	$(RUN)/foveal compare --data digits --epochs 15 --seeds 2 --jobs 2 --out runs/demo
 
 test: setup  ## the whole test suite, on two cores
 	$(RUN)/python -m pytest -n 2 --dist worksteal

@@ -23,3 +23,7 @@ class NoMatchError(FovealError, LookupError):
 
 class DataError(FovealError, ValueError):
     """Files or folders are missing, unreadable, or not what they should be."""
+
+
+class DivergedError(FovealError, ArithmeticError):
+    """A loss is no longer a number."""

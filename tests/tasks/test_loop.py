@@ -12,8 +12,9 @@ import torch
 from tests.tasks.tiny import STEPS, Tiny, train
 from torch import nn
 
+from foveal.errors import DivergedError
 from foveal.tasks.loop import Plan, fit
-from foveal.tasks.task import DivergedError, Task, decayed
+from foveal.tasks.task import Task, decayed
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,6 +7,7 @@ A folder holds one comparison::
     costs.json                what each model costs, measured in turns on this machine
     results.json              one record a mechanism and seed; see docs/results-schema.md
     report.html               the same to look at
+    summary.png               accuracy against cost and some maps, in one picture
 
 Whatever of it is there is not made again, so the same command goes on where it was stopped.
 """
@@ -139,9 +140,9 @@ def measure(subject: Subject) -> dict[str, Any]:
 
 
 def draw(subject: Subject, out: Path, results: dict[str, Any], watch: Watch) -> None:
-    """Write ``report.html``, with maps of the first seed of each mechanism that finished."""
+    """Write ``report.html`` and ``summary.png``, with maps of the first seed of each mechanism that finished."""
     from foveal.tasks.looks import looks
-    from foveal.viz import write_report
+    from foveal.viz import write_report, write_summary_png
 
     watch.phase("drawing the report")
     done = {run["mechanism"]: run["seed"] for run in reversed(results["records"]) if run["status"] == "done"}
@@ -150,7 +151,10 @@ def draw(subject: Subject, out: Path, results: dict[str, Any], watch: Watch) -> 
         for name in subject.settings.mechanisms
         if name in done
     }
-    write_report(results, looks(trained, subject.data), out / "report.html")
+    shown = looks(trained, subject.data)
+    write_report(results, shown, out / "report.html")
+    if done:
+        write_summary_png(results, shown, out / "summary.png")
 
 
 def _trained(subject: Subject, mechanism: str, folder: Path) -> nn.Module:

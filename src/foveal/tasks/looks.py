@@ -1,7 +1,8 @@
 """Where each trained model looks: attention of a marked point, and the evidence for the predicted class.
 
-Attention is the head-averaged map of the last attention layer that runs; a spatial gate counts as one, a channel gate
-has none. Evidence is Grad-CAM (Selvaraju et al., 2017) on the last map before pooling: every model has it.
+Attention is the head-averaged map of the last attention layer that runs on a map fine enough to look at; a spatial gate
+counts as one, a channel gate has none. Evidence is Grad-CAM (Selvaraju et al., 2017) on the last map before pooling:
+every model has it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from foveal.data.images import ImageData
 from foveal.layers.base import AttentionLayer
 
 SAMPLES = 6
+FINE = 7  # rows and columns from which on a map shows where something is
 Array = npt.NDArray[np.float64]
 Seen = dict[str, tuple[nn.Module, Tensor]]
 
@@ -72,7 +74,7 @@ def model_maps(
     finally:
         for handle in handles:
             handle.remove()
-    where, (layer, x) = list(seen.items())[-1] if seen else ("", (nn.Identity(), images))
+    where, (layer, x) = _finest(seen) if seen else ("", (nn.Identity(), images))
     return [
         {
             "attention": _attention(layer, x[n : n + 1], point, images.shape[2:]),
@@ -82,6 +84,12 @@ def model_maps(
         }
         for n, point in enumerate(points)
     ]
+
+
+def _finest(seen: Seen) -> tuple[str, tuple[nn.Module, Tensor]]:
+    """The last layer whose map has ``FINE`` positions an axis, or, where none has, the one with the largest map."""
+    last_first = list(reversed(seen.items()))
+    return max(last_first, key=lambda item: min(FINE, *item[1][1].shape[2:]))
 
 
 def grad_cam(model: nn.Module, images: Tensor) -> tuple[Array | None, list[int]]:

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from foveal.errors import DivergedError
 from foveal.tasks import checkpoint
 from foveal.tasks.run_folder import append_metrics, keep_metrics
 from foveal.tasks.stop import stop_asked
-from foveal.tasks.task import DivergedError, Task
+from foveal.tasks.task import Task
 
 LOOK = 25  # steps between looks at whether the loss is still a number; each look waits for the device
 

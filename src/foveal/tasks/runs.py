@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from foveal.errors import FovealError
+from foveal.errors import DivergedError, FovealError
 from foveal.tasks.classification import Classification, Recipe
 from foveal.tasks.loop import Plan, fit
 from foveal.tasks.run_folder import environment, read_json, write_json
 from foveal.tasks.subject import Subject
-from foveal.tasks.task import DivergedError
 from foveal.tasks.watch import Watch
 
 Pair = tuple[str, int]

@@ -10,14 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from foveal.errors import FovealError
-
 # Positions of a table or a radius have no scale to be shrunk towards zero, as norms and biases have none.
 UNDECAYED = ("relative", "radius")
-
-
-class DivergedError(FovealError, ArithmeticError):
-    """A loss is no longer a number."""
 
 
 class Task(ABC):
