@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check bench-core clean
+.PHONY: help setup demo test check bench-core readme clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -24,7 +24,7 @@ demo: setup  ## compare ten mechanisms on real digits: report in runs/demo/repor
 	$(RUN)/foveal compare --data digits --epochs 15 --seeds 2 --jobs 2 --out runs/demo
 
 test: setup  ## the whole test suite, on two cores
-	$(RUN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal
 
 check: setup  ## lint, types, import law
 	$(RUN)/ruff check src tests benchmarks
@@ -34,6 +34,9 @@ check: setup  ## lint, types, import law
 
 bench-core: setup  ## ratios of the exact fast evaluations to the definitions
 	$(RUN)/python benchmarks/core.py --table benchmarks/results/core.md
+
+readme: setup  ## fill the README with what demo and bench-core printed
+	$(RUN)/python benchmarks/readme.py
 
 clean:  ## remove what make made
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache

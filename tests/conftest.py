@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+# The suite runs one process a core, and bits are only the same for the same number of threads.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def _strict_torch():

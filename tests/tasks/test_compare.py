@@ -149,9 +149,11 @@ def test_maps_have_the_place_and_shape_that_they_say(done):
         maps = look["maps"]
         assert maps["none"]["attention"] is None
         assert maps["se"]["attention"] is None
-        assert maps["cbam"]["where"].startswith("layer3.0.bn3.")
-        for name in ("cbam", "local", "augmented", "external"):
-            assert maps[name]["attention"].shape == (4, 4)
+        # The last layer with eight rows and columns, or with the most that there are.
+        assert maps["cbam"]["where"].startswith("layer1.0.bn3.")
+        assert maps["local"]["where"] == "layer2.0.conv2"
+        for name, size in {"cbam": 8, "local": 8, "augmented": 8, "external": 4}.items():
+            assert maps[name]["attention"].shape == (size, size)
             assert (maps[name]["attention"] >= 0).all()
         assert all(seen["evidence"].shape == (4, 4) for seen in maps.values())
         assert all(np.isfinite(seen["evidence"]).all() and seen["evidence"].max() <= 1 for seen in maps.values())
