@@ -38,26 +38,45 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """A state dict from a safetensors file, or from a torch file that holds tensors alone.
 
     Raises:
-        DataError: the file is missing, damaged, or would have to be unpickled.
+        DataError: the file is missing, damaged, would have to be unpickled, or holds NaN or infinite values.
     """
     path = Path(path)
     try:
+        if path.stat().st_size == 0:
+            raise DataError(f"weights: {path} is empty. Give a whole file.")
         if path.suffix == ".safetensors":
             import safetensors.torch
 
-            return safetensors.torch.load(path.read_bytes())
+            return _finite(safetensors.torch.load(path.read_bytes()), path)
         content: Any = torch.load(path, weights_only=True, map_location="cpu")
     except OSError as error:
         raise DataError(f"weights: {path} cannot be read: {error.strerror}. Give an existing file.") from error
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise DataError(
-            f"weights: {path} holds no tensors that can be read without running code from it. Save the model's state "
-            "dict as safetensors."
-        ) from error
+    except DataError:
+        raise
     except Exception as error:
-        # safetensors raises a type of its own that derives from Exception alone.
-        raise DataError(f"weights: {path} is damaged: {error}. Give a whole file.") from error
-    return _state_dict(content, path)
+        # safetensors raises a type of its own that derives from Exception alone; torch nearly anything on half a file.
+        if _wants_code(error):
+            raise DataError(
+                f"weights: {path} holds no tensors that can be read without running code from it. Save the model's "
+                "state dict as safetensors."
+            ) from error
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"weights: {path} is damaged or truncated: {told}. Give a whole file.") from error
+    return _finite(_state_dict(content, path), path)
+
+
+def _wants_code(error: Exception) -> bool:
+    told = str(error)
+    return "TorchScript" in told or (isinstance(error, pickle.UnpicklingError) and "truncated" not in told)
+
+
+def _finite(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    for key, value in state.items():
+        # No comparison is there for the one-byte kinds.
+        plain = value.float() if value.is_floating_point() and value.element_size() == 1 else value
+        if not bool(plain.isfinite().all()):
+            raise DataError(f"weights: {key} of {path} holds values that are NaN or infinite. Give another checkpoint.")
+    return state
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
@@ -77,13 +96,13 @@ def load_weights_(model: nn.Module, state: Mapping[str, Tensor], source: str) ->
         The keys of the head that stayed as they were.
 
     Raises:
-        DataError: other keys are missing, or have other shapes.
+        DataError: other keys are missing, have other shapes, or have no place in the backbone.
     """
     own = model.state_dict()
     head = str(getattr(model, "default_cfg", {}).get("classifier", "fc"))
     unlike = [key for key in own if key not in state or state[key].shape != own[key].shape]
     new = [key for key in unlike if key.startswith(head + ".")]
-    wrong = [key for key in unlike if key not in new and not key.endswith("num_batches_tracked")]
+    wrong = [key for key in unlike if key not in new and not _counts(key)]
     if wrong:
         key = wrong[0]
         came = f"has shape {tuple(state[key].shape)}" if key in state else "is missing"
@@ -92,5 +111,16 @@ def load_weights_(model: nn.Module, state: Mapping[str, Tensor], source: str) ->
             f"{key}, which {came} and should have shape {tuple(own[key].shape)}. Use the backbone that it "
             "was made with."
         )
+    stray = [key for key in state if key not in own and not key.startswith(head + ".") and not _counts(key)]
+    if stray:
+        name = getattr(model, "default_cfg", {}).get("architecture") or type(model).__name__
+        raise DataError(
+            f"weights: {len(stray)} tensors of {source} have no place in {name}, first {stray[0]}. Use the backbone "
+            "that it was made with."
+        )
     model.load_state_dict({key: state[key] for key in own if key in state and key not in new}, strict=False)
     return new
+
+
+def _counts(key: str) -> bool:
+    return key.endswith("num_batches_tracked")
