@@ -1,5 +1,6 @@
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -198,6 +199,28 @@ def test_a_convolution_that_cannot_be_split_is_refused_with_the_reason(module, r
     model = nn.Sequential(nn.Conv2d(3, 8, 1), module)
     with pytest.raises(ShapeError, match=reason):
         augment_(model, "1", Mean, channels=8, example=X)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"ratio": "a"}, "ratio must be a number between 0 and 1, both excluded, got 'a'. Pass 0.25 for a quarter"),
+        ({"ratio": 1.0}, "ratio must be a number between 0 and 1, both excluded, got 1.0."),
+        ({"ratio": 0.5, "multiple_of": 2.5}, "multiple_of must be a whole number, 1 or more, got 2.5. Pass 1"),
+        ({"ratio": 0.5, "multiple_of": True}, "multiple_of must be a whole number, 1 or more, got True."),
+        ({"channels": "a"}, "channels must be a whole number, 1 or more, or a function of the site, got 'a'."),
+        ({"channels": lambda site: 0.5}, "channels must give a whole number, 1 or more, got 0.5 for 'layer1.0.conv1'."),
+        ({"channels": lambda: 8}, "channels failed on site 'layer1.0.conv1': TypeError: "),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_named(options, told):
+    with pytest.raises(OptionError, match=f"augment_: {re.escape(told)}"):
+        augment_(Net(), "layer1.0.conv1", Mean, example=X, **options)
+
+
+def test_the_identity_is_a_yes_or_no():
+    with pytest.raises(OptionError, match="insert_: identity must be True or False, got 'yes'."):
+        insert_(Net(), "layer1", Mean, identity="yes", example=X)
 
 
 def test_a_layer_of_another_library_is_built_from_the_site():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from numbers import Real
+from typing import Any, cast
 
 from torch import nn
 
@@ -13,6 +14,7 @@ from foveal.graft.match import Where
 from foveal.graft.plan import planning
 from foveal.graft.record import Graft
 from foveal.graft.site import Site
+from foveal.graft.trace import one_line
 
 
 def replace_(model: nn.Module, where: Where, layer: Builder, *, example: Any = None) -> Graft:
@@ -65,17 +67,33 @@ def augment_(
     """
     if (ratio is None) == (channels is None):
         raise OptionError("augment_: pass either ratio= or channels=, the share or the number of attention channels.")
-    if (ratio is not None and not 0 < ratio < 1) or multiple_of < 1:
+    if ratio is not None and (not isinstance(ratio, Real) or not 0 < ratio < 1):
         raise OptionError(
-            f"augment_: ratio must be between 0 and 1 and multiple_of 1 or more, got {ratio}, {multiple_of}."
+            f"augment_: ratio must be a number between 0 and 1, both excluded, got {ratio!r}. "
+            "Pass 0.25 for a quarter of the channels."
+        )
+    if not _is_count(multiple_of):
+        raise OptionError(
+            f"augment_: multiple_of must be a whole number, 1 or more, got {multiple_of!r}. Pass 1 to round to any."
+        )
+    if channels is not None and not callable(channels) and not _is_count(channels):
+        raise OptionError(
+            f"augment_: channels must be a whole number, 1 or more, or a function of the site, got {channels!r}."
         )
 
     def share(site: Site) -> int:
         if ratio is not None:
             return max(1, round(ratio * site.channels_out / multiple_of)) * multiple_of
-        count = channels(site) if callable(channels) else channels
-        if not isinstance(count, int) or count < 1:
-            raise OptionError(f"augment_: channels must be 1 or more, got {count!r} for {site.name!r}.")
+        if not callable(channels):
+            return cast(int, channels)
+        try:
+            count = channels(site)
+        except Exception as error:
+            raise OptionError(f"augment_: channels failed on site {site.name!r}: {one_line(error)}.") from error
+        if not _is_count(count):
+            raise OptionError(
+                f"augment_: channels must give a whole number, 1 or more, got {count!r} for {site.name!r}."
+            )
         return count
 
     with planning("augment_", model, where, layer, example) as plan:
@@ -96,5 +114,11 @@ def insert_(model: nn.Module, where: Where, layer: Builder, *, identity: bool = 
         NoMatchError: ``where`` means nothing in this model.
         ShapeError: a layer does not fit its place. Nothing is changed then.
     """
+    if not isinstance(identity, bool):
+        raise OptionError(f"insert_: identity must be True or False, got {identity!r}.")
     with planning("insert_", model, where, layer, example) as plan:
         return plan.carry_out(lambda target: plan.insertion(target, identity))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
