@@ -1,4 +1,5 @@
 import pytest
+import torch
 from torch import nn
 
 from foveal.errors import NoMatchError, OptionError, ShapeError
@@ -64,6 +65,20 @@ def test_one_misspelt_pattern_in_a_list_is_an_error():
 def test_a_type_that_is_not_there_names_the_nearest_types():
     with pytest.raises(NoMatchError, match=r"the model has no Conv3d. The nearest types are Conv2d"):
         replace_(Net(), nn.Conv3d, Mean)
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        (lambda site: 1 / 0, "ZeroDivisionError: division by zero. Pass a function of one Site that returns True"),
+        (lambda: True, r"TypeError: .*takes 0 positional arguments but 1 was given"),
+        (lambda site: torch.zeros(2), "RuntimeError: Boolean value of Tensor"),
+    ],
+)
+def test_a_predicate_that_fails_names_the_site(where, told):
+    with pytest.raises(OptionError, match=rf"insert_: the predicate failed on site 'layer1': {told}") as caught:
+        insert_(Net(), where, Mean)
+    assert caught.value.__cause__ is not None
 
 
 @pytest.mark.parametrize("where", [None, [], ()])

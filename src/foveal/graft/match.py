@@ -12,6 +12,7 @@ from torch import nn
 from foveal.errors import NoMatchError, OptionError
 from foveal.graft.layout import Sites
 from foveal.graft.site import Site
+from foveal.graft.trace import one_line
 
 Where: TypeAlias = "str | type[nn.Module] | Callable[[Site], bool] | Sequence[str | type[nn.Module]]"
 Target = tuple[str, nn.Module]
@@ -91,7 +92,14 @@ def _by_predicate(verb: str, model: nn.Module, where: Callable[[Site], bool], si
             site = sites.after(name, module)
         if isinstance(site, Site):
             asked += 1
-            hits += [(name, module)] if where(site) else []
+            try:
+                holds = bool(where(site))
+            except Exception as error:
+                raise OptionError(
+                    f"{verb}: the predicate failed on site {name!r}: {one_line(error)}. "
+                    "Pass a function of one Site that returns True or False."
+                ) from error
+            hits += [(name, module)] if holds else []
     if not hits:
         raise NoMatchError(f"{verb}: the predicate holds for none of the {asked} sites of the model.")
     return hits
