@@ -122,9 +122,9 @@ def test_errors_say_what_to_do():
         foveal.LocalAttention(4, 10, heads=8)
     with pytest.raises(OptionError, match="a head's depth, which is 1. Use heads=4 or fewer, or relative=False"):
         foveal.LocalAttention(8, 8, heads=8)
-    with pytest.raises(OptionError, match="projection must be 'always' or 'auto', got 'never'"):
+    with pytest.raises(OptionError, match="projection must be one of always, auto, got 'never'"):
         foveal.EfficientAttention(8, projection="never")
-    with pytest.raises(OptionError, match="memories must be 'independent', 'tied_start' or 'tied'"):
+    with pytest.raises(OptionError, match="memories must be one of independent, tied_start, tied, got 'shared'"):
         foveal.ExternalAttention(8, memories="shared")
     with pytest.raises(OptionError, match="decay must be one of"):
         foveal.ExplicitAttention(8, heads=2, decay="gauss")

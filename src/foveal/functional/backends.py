@@ -59,7 +59,7 @@ class Backends:
             return self._reference
         if backend is None:
             return self._rows[self.cheapest(*args, **kwargs)].run
-        if backend not in self._rows:
+        if not isinstance(backend, str) or backend not in self._rows:
             raise BackendError(
                 f"{self.operation}: there is no backend {backend!r}. Use None or one of {', '.join(self.names())}."
             )

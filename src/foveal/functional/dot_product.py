@@ -14,12 +14,22 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils import flop_counter
 
 from foveal.errors import OptionError
 from foveal.functional.backends import Backend, Backends
 from foveal.functional.efficient import efficient_attention
-from foveal.functional.inputs import autocast, check_choice, check_equal, check_maps, check_mask, on_last, wide_dtype
-from foveal.functional.relative import check_relative
+from foveal.functional.inputs import (
+    autocast,
+    check_choice,
+    check_equal,
+    check_maps,
+    check_mask,
+    check_number,
+    on_last,
+    wide_dtype,
+)
+from foveal.functional.relative import check_relative, list_tables
 from foveal.kernels.pytorch.local import query_slices
 
 Normalization = Literal["softmax", "scaling"]
@@ -59,7 +69,7 @@ def dot_product_attention(
         OptionError: ``normalization`` is unknown, or ``scale`` is given with ``"scaling"``.
         BackendError: the named backend does not exist or computes the other normalization.
     """
-    tables = list(relative) if relative is not None else []
+    tables = list_tables("dot_product_attention", relative)
     _check(q, k, v, normalization, tables, scale, mask)
     q, k, v, *tables = autocast(q, k, v, *tables)
     run = BACKENDS.pick(backend, q, k, v, normalization=normalization)
@@ -75,7 +85,9 @@ def _check(
     check_equal("dot_product_attention", "batch and heads", q=q.shape[:2], v=v.shape[:2])
     check_equal("dot_product_attention", "space of k and v", k=k.shape[3:], v=v.shape[3:])
     check_choice("dot_product_attention", "normalization", normalization, ("softmax", "scaling"))
-    check_mask("dot_product_attention", mask, k.shape[0], tuple(k.shape[3:]))
+    check_mask("dot_product_attention", mask, k)
+    if scale is not None:
+        check_number("dot_product_attention", "scale", scale)
     if normalization == "scaling" and scale is not None:
         raise OptionError(
             f"dot_product_attention: normalization 'scaling' divides by the number of keys and takes no scale, "
@@ -195,6 +207,23 @@ def reference(
     else:
         weights = logits.masked_fill(~seen, 0.0) / seen.sum(-1, keepdim=True).clamp(min=1)
     return torch.einsum("bhnm,bhem->bhen", weights, v.flatten(3)).unflatten(3, space)
+
+
+def _count_fused_attention() -> None:
+    """Older torch counts its fused attention on CPUs as nothing; give it the formula of its siblings."""
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    if fused not in flop_counter.flop_registry:
+
+        @flop_counter.register_flop_formula(fused)
+        def _(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+            return flop_counter.sdpa_flop_count(q, k, v)
+
+        @flop_counter.register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward)
+        def _(grad: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+            return flop_counter.sdpa_backward_flop_count(grad, q, k, v)
+
+
+_count_fused_attention()
 
 
 def _cost(q: Tensor, k: Tensor, v: Tensor, **_: Any) -> float:

@@ -51,7 +51,7 @@ def efficient_attention(
     check_equal("efficient_attention", "batch, heads and depth of q and k", q=q.shape[:3], k=k.shape[:3])
     check_equal("efficient_attention", "batch, heads and space of k and v", k=_but_depth(k), v=_but_depth(v))
     check_choice("efficient_attention", "normalization", normalization, ("softmax", "scaling"))
-    check_mask("efficient_attention", mask, k.shape[0], tuple(k.shape[3:]))
+    check_mask("efficient_attention", mask, k)
     q, k, v = autocast(q, k, v)
     run = BACKENDS.pick(backend, q, k, v)
     return run(q, k, v, normalization=normalization, mask=mask)

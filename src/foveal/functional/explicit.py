@@ -17,7 +17,15 @@ from torch import Tensor
 
 from foveal.functional.backends import Backend, Backends, Run
 from foveal.functional.decays import LEARNABLE, SEPARABLE, Decay, axis_factor, check_decay, kernel
-from foveal.functional.inputs import autocast, check_maps, check_mask, wide_dtype, without_autocast
+from foveal.functional.inputs import (
+    autocast,
+    check_beside,
+    check_maps,
+    check_mask,
+    check_number,
+    wide_dtype,
+    without_autocast,
+)
 
 
 def explicit_attention(
@@ -48,8 +56,10 @@ def explicit_attention(
         BackendError: the named backend does not exist or cannot compute this decay.
     """
     check_maps("explicit_attention", v=v)
+    check_beside("explicit_attention", "v", v, {"radius": radius}, any_type=True)
     check_decay("explicit_attention", decay, radius, v.shape[1])
-    check_mask("explicit_attention", mask, v.shape[0], tuple(v.shape[3:]))
+    check_number("explicit_attention", "offset", offset, least=0)
+    check_mask("explicit_attention", mask, v)
     (v,) = autocast(v)
     run = BACKENDS.pick(backend, v, decay=decay, offset=offset, mask=mask)
     with without_autocast(v):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from foveal.errors import ShapeError
 from foveal.functional.backends import Backend, Backends
-from foveal.functional.inputs import autocast, check_choice, check_maps, check_mask, wide_dtype
+from foveal.functional.inputs import autocast, check_beside, check_choice, check_maps, check_mask, wide_dtype
 
 Normalization = Literal["double", "softmax"]
 EPS = 1e-9
@@ -59,8 +59,11 @@ def external_attention(
 
 def _check(x: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, normalization: str, mask: Tensor | None) -> None:
     check_maps("external_attention", x=x)
+    check_beside("external_attention", "x", x, {"memory_key": key, "memory_value": value})
+    check_beside("external_attention", "x", x, {"key_bias": bias}, any_type=True)
     heads, depth = x.shape[1], x.shape[2]
-    if key.dim() not in (2, 3) or key.shape[-1] != depth or (key.dim() == 3 and key.shape[0] != heads):
+    by_head = key.dim() == 3 and key.shape[0] == heads
+    if not (key.dim() == 2 or by_head) or key.shape[-2] == 0 or key.shape[-1] != depth:
         raise ShapeError(
             f"external_attention: memory_key must be (slots, {depth}) or ({heads}, slots, {depth}), "
             f"got {tuple(key.shape)}."
@@ -76,7 +79,7 @@ def _check(x: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, normaliza
             f"got {tuple(bias.shape)}."
         )
     check_choice("external_attention", "normalization", normalization, ("double", "softmax"))
-    check_mask("external_attention", mask, x.shape[0], tuple(x.shape[3:]))
+    check_mask("external_attention", mask, x)
 
 
 def normalize_slots(logits: Tensor, *, normalization: Normalization = "double", mask: Tensor | None = None) -> Tensor:

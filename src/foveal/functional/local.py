@@ -23,11 +23,12 @@ from foveal.functional.inputs import (
     check_equal,
     check_maps,
     check_mask,
+    check_number,
     on_last,
     refuse_forward_mode,
     wide_dtype,
 )
-from foveal.functional.relative import check_relative
+from foveal.functional.relative import check_relative, list_tables
 from foveal.kernels.pytorch import local as tiled
 
 Border = Literal["zero", "mask"]
@@ -71,18 +72,19 @@ def local_attention(
         OptionError: ``border`` is unknown.
         BackendError: the named backend does not exist.
     """
+    check_maps("local_attention", q=q, k=k, v=v)
     axes = q.dim() - 3
     window, steps = _per_axis("kernel_size", kernel_size, axes), _per_axis("dilation", dilation, axes)
-    tables = list(relative) if relative is not None else []
-    _check(q, k, v, window, steps, tables, border, mask)
+    tables = list_tables("local_attention", relative)
+    _check(q, k, v, window, steps, tables, border, mask, scale)
     q, k, v, *tables = autocast(q, k, v, *tables)
     run = BACKENDS.pick(backend, q, k, v)
     return run(q, k, v, tables, mask, window, steps, float(scale), border == "mask")
 
 
 def _per_axis(name: str, value: int | Sequence[int], axes: int) -> list[int]:
-    values = [value] * axes if isinstance(value, int) else list(value)
-    if len(values) != axes or not all(isinstance(x, int) and x > 0 for x in values):
+    values: list[Any] = list(value) if isinstance(value, (tuple, list)) else [value] * axes
+    if len(values) != axes or not all(isinstance(x, int) and not isinstance(x, bool) and 0 < x < 2**31 for x in values):
         raise ShapeError(
             f"local_attention: {name} must be a positive integer, or one for each of the {axes} space axes, "
             f"got {value!r}."
@@ -99,13 +101,14 @@ def _check(
     tables: list[Tensor],
     border: str,
     mask: Tensor | None,
+    scale: float,
 ) -> None:
-    check_maps("local_attention", q=q, k=k, v=v)
     check_equal("local_attention", "the shapes of q and k", q=q.shape, k=k.shape)
     check_equal("local_attention", "batch and heads", q=q.shape[:2], v=v.shape[:2])
     check_equal("local_attention", "space", q=q.shape[3:], v=v.shape[3:])
     check_choice("local_attention", "border", border, ("zero", "mask"))
-    check_mask("local_attention", mask, q.shape[0], tuple(q.shape[3:]))
+    check_number("local_attention", "scale", scale)
+    check_mask("local_attention", mask, k)
     for size in window:
         if size % 2 == 0:
             raise ShapeError(

@@ -7,6 +7,19 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from foveal.errors import ShapeError
+from foveal.functional.inputs import check_beside
+
+
+def list_tables(operation: str, relative: Sequence[Tensor] | None) -> list[Tensor]:
+    """The tables, none for None."""
+    if relative is None:
+        return []
+    if not isinstance(relative, (tuple, list)) or not relative:
+        raise ShapeError(
+            f"{operation}: relative must be a tuple of one table a space axis, or None, got "
+            f"{type(relative).__name__}{' without any' if isinstance(relative, (tuple, list)) else ''}."
+        )
+    return list(relative)
 
 
 def check_relative(operation: str, q: Tensor, tables: Sequence[Tensor], offsets: Sequence[int]) -> None:
@@ -14,6 +27,7 @@ def check_relative(operation: str, q: Tensor, tables: Sequence[Tensor], offsets:
     heads, depth, axes = q.shape[1], q.shape[2], q.dim() - 3
     if len(tables) != axes:
         raise ShapeError(f"{operation}: relative needs one table for each of the {axes} space axes, got {len(tables)}.")
+    check_beside(operation, "q", q, {f"relative[{axis}]": table for axis, table in enumerate(tables)})
     for axis, (table, count) in enumerate(zip(tables, offsets, strict=True)):
         if table.dim() != 3 or table.shape[0] not in (1, heads) or table.shape[1] != count:
             raise ShapeError(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from foveal.errors import OptionError, ShapeError
 from foveal.functional.dot_product import attention_row, dot_product_attention
-from foveal.layers.base import AttentionLayer, Site, check_heads
+from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes
 from foveal.layers.pointwise import Pointwise
 from foveal.layers.pooling import pool_overlapping
 
@@ -55,11 +55,15 @@ class AugmentedAttention(AttentionLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(
+            "AugmentedAttention", channels_in=channels_in, heads=heads, channels_out=channels_out, stride=stride
+        )
         if key_channels is None:
             key_channels = max(20 * heads, math.ceil(2 * channels_out / heads) * heads)
         check_heads("AugmentedAttention", heads, key_channels=key_channels, channels_out=channels_out)
-        if size is not None and not all(length > 0 for length in size):
-            raise OptionError(f"AugmentedAttention: size must hold positive lengths, got {tuple(size)}.")
+        if size is not None and not isinstance(size, (tuple, list)):
+            raise OptionError(f"AugmentedAttention: size must be one length a space axis, or None, got {size!r}.")
+        check_sizes("AugmentedAttention", **{f"size[{axis}]": length for axis, length in enumerate(size or ())})
         self.channels, self.channels_out, self.heads = channels_in, channels_out, heads
         self.stride, self.backend = stride, backend
         made: dict[str, Any] = {"device": device, "dtype": dtype}

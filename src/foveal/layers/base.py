@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor, nn
 
 from foveal.errors import OptionError, ShapeError
-from foveal.functional.inputs import on_last
+from foveal.functional.inputs import check_beside, check_tensor, on_last
 
 
 class Site(Protocol):
@@ -93,32 +93,44 @@ class AttentionLayer(nn.Module):
 
     def checked(self, x: Tensor) -> Tensor:
         """The map, if it is one with this layer's channels."""
-        if not 3 <= x.dim() <= 5 or x.shape[1] != self.channels:
+        name = type(self).__name__
+        check_tensor(name, "the map", x)
+        if not 3 <= x.dim() <= 5 or x.shape[1] != self.channels or 0 in x.shape[2:]:
             raise ShapeError(
-                f"{type(self).__name__}: the map must be (batch, {self.channels}, *space) with 1 to 3 space axes, "
-                f"got {tuple(x.shape)}. Tokens (batch, positions, channels) become one by x.mT."
+                f"{name}: the map must be (batch, {self.channels}, *space) with 1 to 3 space axes, only the batch "
+                f"empty, got {tuple(x.shape)}. Tokens (batch, positions, channels) become one by x.mT."
             )
+        check_beside(name, "its weight", next(self.parameters()), {"the map": x})
         return x
 
     def checked_position(self, x: Tensor, at: tuple[int, ...]) -> tuple[int, ...]:
         """The position, if it lies on the map."""
         space = tuple(self.checked(x).shape[2:])
-        if len(at) != len(space) or not all(0 <= p < length for p, length in zip(at, space, strict=True)):
+        named = isinstance(at, (tuple, list)) and len(at) == len(space) and all(isinstance(p, int) for p in at)
+        if not named or not all(0 <= p < length for p, length in zip(at, space, strict=True)):
             raise ShapeError(
                 f"{type(self).__name__}.attention_map: at must name a position of the {space} map, one index an "
-                f"axis, got {at}."
+                f"axis, got {at!r}."
             )
-        return at
+        return tuple(at)
 
     def split(self, x: Tensor) -> Tensor:
         """``(batch, heads * depth, *space)`` as ``(batch, heads, depth, *space)``."""
         return x.unflatten(1, (self.heads, -1))
 
 
+def check_sizes(layer: str, **sizes: Any) -> None:
+    """Sizes must be integers of at least 1."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise OptionError(f"{layer}: {name} must be an integer of at least 1, got {size!r}.")
+
+
 def check_heads(layer: str, heads: int, **channels: int) -> None:
     """Heads must divide the channels that they share."""
+    check_sizes(layer, heads=heads, **channels)
     for name, count in channels.items():
-        if count < 1 or heads < 1 or count % heads:
+        if count % heads:
             fitting = [h for h in range(1, min(count, 64) + 1) if count % h == 0] or [1]
             near = min(fitting, key=lambda h: abs(h - heads))
             raise OptionError(f"{layer}: heads must divide {name}={count}, got heads={heads}. Use {near}, say.")

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from foveal.errors import OptionError
 from foveal.functional.efficient import (
     Normalization,
     context,
@@ -20,7 +19,8 @@ from foveal.functional.efficient import (
     normalize_keys,
     normalize_queries,
 )
-from foveal.layers.base import AttentionLayer, Site, check_heads, column
+from foveal.functional.inputs import check_choice
+from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes, column
 from foveal.layers.pointwise import Pointwise, channels_last, product
 
 
@@ -61,8 +61,9 @@ class EfficientAttention(AttentionLayer):
         super().__init__()
         value_channels = channels if value_channels is None else value_channels
         check_heads("EfficientAttention", heads, key_channels=key_channels, value_channels=value_channels)
-        if projection not in ("always", "auto"):
-            raise OptionError(f"EfficientAttention: projection must be 'always' or 'auto', got {projection!r}.")
+        check_sizes("EfficientAttention", channels=channels)
+        check_choice("EfficientAttention", "projection", projection, ("always", "auto"))
+        check_choice("EfficientAttention", "normalization", normalization, ("softmax", "scaling"))
         self.channels, self.heads, self.backend = channels, heads, backend
         self.normalization: Normalization = normalization
         self.residual = residual

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from foveal.functional.decays import LEARNABLE, Decay, check_decay
 from foveal.functional.explicit import attention_row, explicit_attention, mixing_macs
-from foveal.layers.base import AttentionLayer, Site, check_heads
+from foveal.functional.inputs import check_number
+from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes
 from foveal.layers.pointwise import Pointwise, pointwise
 from foveal.layers.pooling import pool_overlapping
 
@@ -61,12 +62,15 @@ class ExplicitAttention(AttentionLayer):
         super().__init__()
         channels_out = channels_in if channels_out is None else channels_out
         value_channels = channels_out if value_channels is None else value_channels
+        check_sizes("ExplicitAttention", channels_in=channels_in, channels_out=channels_out, stride=stride)
         check_heads("ExplicitAttention", heads, value_channels=value_channels)
+        check_number("ExplicitAttention", "radius", radius)
+        check_number("ExplicitAttention", "offset", offset, least=0)
         self.channels, self.channels_out, self.heads = channels_in, channels_out, heads
         self.decay: Decay = decay
         self.offset, self.stride, self.backend = offset, stride, backend
         made: dict[str, Any] = {"device": device, "dtype": dtype}
-        start = torch.full((heads,) if per_head_radius else (), radius, **made) if decay in LEARNABLE else None
+        start = torch.full((heads,) if per_head_radius else (), float(radius), **made) if decay in LEARNABLE else None
         check_decay("ExplicitAttention", decay, start, heads)
         self.value = Pointwise(channels_in, value_channels, bias=bias, **made)
         self.output = Pointwise(value_channels, channels_out, bias=bias, **made)

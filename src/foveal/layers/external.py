@@ -14,9 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from foveal.errors import OptionError
 from foveal.functional.external import Normalization, external_attention, normalize_slots
-from foveal.layers.base import AttentionLayer, Site, check_heads, column
+from foveal.functional.inputs import check_choice
+from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes, column
 from foveal.layers.pointwise import BatchNorm, Pointwise, pointwise
 
 Memories = Literal["independent", "tied_start", "tied"]
@@ -169,11 +169,9 @@ class ExternalAttention(_External):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_heads("ExternalAttention", 1, channels=channels, slots=slots)
-        if memories not in ("independent", "tied_start", "tied"):
-            raise OptionError(
-                f"ExternalAttention: memories must be 'independent', 'tied_start' or 'tied', got {memories!r}."
-            )
+        check_sizes("ExternalAttention", channels=channels, slots=slots)
+        check_choice("ExternalAttention", "memories", memories, ("independent", "tied_start", "tied"))
+        check_choice("ExternalAttention", "normalization", normalization, ("double", "softmax"))
         self.channels, self.heads, self.backend = channels, 1, backend
         self.normalization = normalization
         self.residual, self.activation, self.memories = residual, activation, memories
@@ -244,6 +242,8 @@ class MultiHeadExternalAttention(_External):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_sizes("MultiHeadExternalAttention", channels=channels, slots=slots, expansion=expansion)
+        check_choice("MultiHeadExternalAttention", "normalization", normalization, ("double", "softmax"))
         inner = channels * expansion
         heads = max(1, inner // 64) if heads is None else heads
         check_heads("MultiHeadExternalAttention", heads, inner_channels=inner)

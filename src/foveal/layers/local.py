@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from foveal.errors import OptionError
+from foveal.functional.inputs import check_choice, check_number
 from foveal.functional.local import Border, attention_row, local_attention
-from foveal.layers.base import AttentionLayer, Site, check_heads
+from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes
 from foveal.layers.pointwise import Pointwise
 from foveal.layers.pooling import pool_blocks
 
@@ -61,7 +62,16 @@ class LocalAttention(AttentionLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_sizes("LocalAttention", channels_in=channels_in, kernel_size=kernel_size, stride=stride)
+        check_sizes("LocalAttention", dims=dims, dilation=dilation)
         check_heads("LocalAttention", heads, channels_out=channels_out)
+        check_choice("LocalAttention", "border", border, ("zero", "mask"))
+        check_number("LocalAttention", "scale", scale)
+        if kernel_size % 2 == 0:
+            raise OptionError(
+                f"LocalAttention: kernel_size must be odd, got {kernel_size}. Use {kernel_size - 1} or "
+                f"{kernel_size + 1}; even windows have no centre."
+            )
         depth = channels_out // heads
         if relative and depth < dims:
             raise OptionError(

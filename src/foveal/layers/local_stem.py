@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from foveal.errors import ShapeError
 from foveal.functional.dot_product import attention_row, dot_product_attention
 from foveal.functional.inputs import on_last
-from foveal.layers.base import AttentionLayer, Site, check_heads
+from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes
 from foveal.layers.pointwise import BatchNorm, Pointwise
 
 
@@ -54,11 +54,13 @@ class LocalAttentionStem(AttentionLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_sizes("LocalAttentionStem", channels_in=channels_in, block=block, mixtures=mixtures, dims=dims)
         check_heads("LocalAttentionStem", heads, channels_out=channels_out)
         self.channels, self.channels_out, self.heads = channels_in, channels_out, heads
         self.block, self.dims, self.backend = block, dims, backend
         made: dict[str, Any] = {"device": device, "dtype": dtype}
         embedding = channels_out // heads if embedding is None else embedding
+        check_sizes("LocalAttentionStem", embedding=embedding)
         self.query = Pointwise(channels_in, channels_out, bias=False, **made)
         self.key = Pointwise(channels_in, channels_out, bias=False, **made)
         self.value = Pointwise(channels_in, mixtures * channels_out, bias=False, **made)

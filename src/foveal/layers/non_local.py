@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.functional.dot_product import Normalization, attention_row, dot_product_attention
-from foveal.layers.base import AttentionLayer, Site
+from foveal.functional.inputs import check_choice
+from foveal.layers.base import AttentionLayer, Site, check_sizes
 from foveal.layers.pointwise import BatchNorm, Pointwise
 
 
@@ -53,9 +54,12 @@ class NonLocal(AttentionLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_sizes("NonLocal", channels=channels)
+        check_choice("NonLocal", "normalization", normalization, ("softmax", "scaling"))
         half = max(channels // 2, 1)
         key_channels = half if key_channels is None else key_channels
         value_channels = half if value_channels is None else value_channels
+        check_sizes("NonLocal", key_channels=key_channels, value_channels=value_channels)
         self.channels, self.heads, self.pool, self.residual = channels, 1, pool, residual
         self.normalization: Normalization = normalization
         self.backend = backend
