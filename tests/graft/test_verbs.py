@@ -7,9 +7,11 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from foveal import layers
 from foveal.errors import OptionError, ShapeError
 from foveal.graft import Tokens, augment_, insert_, replace_
 from foveal.layers.augmented_conv import AugmentedConv
+from foveal.layers.base import AttentionLayer
 
 from .dummies import Block, Gate, Mean, Net, Sized, Twice, assert_same, states
 
@@ -202,6 +204,25 @@ def test_a_convolution_that_cannot_be_split_is_refused_with_the_reason(module, r
 
 
 @pytest.mark.parametrize(
+    ("layer", "told"), [(None, "None"), (3, "3"), ("se", "'se'"), (nn.ReLU, "the class ReLU"), (Net, "the class Net")]
+)
+def test_what_builds_no_layer_is_told_plainly(layer, told):
+    wanted = f"replace_: wants what builds a layer for a site, got {told}. Pass an AttentionLayer class, Layer.like"
+    with pytest.raises(OptionError, match=re.escape(wanted)):
+        replace_(Net(), "layer1", layer, example=X)
+
+
+LAYERS = [layer for layer in vars(layers).values() if isinstance(layer, type) and issubclass(layer, AttentionLayer)]
+
+
+@pytest.mark.parametrize("layer", [layer for layer in LAYERS if layer is not AttentionLayer])
+def test_a_misspelt_option_is_named_with_its_layer(layer):
+    told = rf"insert_: the layer for 'layer1' cannot be built: .*{layer.__name__}.*'haeds'"
+    with pytest.raises(OptionError, match=told):
+        insert_(Net(), "layer1", layer.like(haeds=2), example=X)
+
+
+@pytest.mark.parametrize(
     ("options", "told"),
     [
         ({"ratio": "a"}, "ratio must be a number between 0 and 1, both excluded, got 'a'. Pass 0.25 for a quarter"),
@@ -272,7 +293,7 @@ def half_way(site):
         (insert_, ["layer1", "head"], Mean, "of which 1 cannot take the layer: 'head'"),
         (insert_, "layer*", lambda site: nn.MaxPool2d(2), r"needs \(2, 16, 10, 7\) there"),
         (insert_, "layer*", lambda site: None, "must be an nn.Module, got a NoneType"),
-        (insert_, "layer*", nn.Identity(), "got a Identity that is already built"),
+        (insert_, "layer*", nn.Identity(), "got a module that is already built, of the class Identity"),
         (augment_, "layer*.*", Mean, "a Block has no filters to split"),
     ],
 )

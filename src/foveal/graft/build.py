@@ -22,10 +22,12 @@ def builder(verb: str, layer: Any) -> Callable[[Site], nn.Module]:
         make: Callable[[Site], nn.Module] = layer.from_site
         return make
     if isinstance(layer, nn.Module | type) or not callable(layer):
-        told = layer.__name__ if isinstance(layer, type) else f"a {type(layer).__name__} that is already built"
+        told = f"the class {layer.__name__}" if isinstance(layer, type) else repr(layer)[:80]
+        if isinstance(layer, nn.Module):
+            told = f"a module that is already built, of the class {type(layer).__name__}"
         raise OptionError(
             f"{verb}: wants what builds a layer for a site, got {told}. "
-            "Pass Layer.like(...) or a function: lambda site: SEModule(site.channels_out)."
+            "Pass an AttentionLayer class, Layer.like(...) or a function: lambda site: SEModule(site.channels_out)."
         )
     made: Callable[[Site], nn.Module] = layer
     return made

@@ -24,7 +24,7 @@ def replace_(model: nn.Module, where: Where, layer: Builder, *, example: Any = N
         model: changed in place.
         where: globs over dotted names (``*`` stays between dots, ``**`` crosses them), types, or a predicate on a
             ``Site``.
-        layer: ``Layer.like(...)``, a layer class, or a function of the ``Site`` that returns the module.
+        layer: ``Layer.like(...)``, an ``AttentionLayer`` class, or a function of the ``Site`` that returns the module.
         example: an input to trace sizes with; a tuple holds arguments, a dict named ones, all else is the one argument.
             Guessed where None.
 
