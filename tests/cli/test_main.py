@@ -15,6 +15,7 @@ from foveal.cli import main
 
 FOVEAL = [sys.executable, "-c", "import sys; from foveal.cli import main; sys.exit(main())"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+CORES = os.cpu_count()
 SMALL = ["--mechanisms", "none", "--epochs", "1", "--seeds", "1", "--batch-size", "256"]
 
 
@@ -38,6 +39,14 @@ def test_help_comes_without_anything_heavy():
         (["--epochs", "0"], "OptionError: compare: --epochs must be at least 1, got 0. Use 1 or more."),
         (["--seeds", "-1"], "OptionError: compare: --seeds must be at least 1, got -1. Use 1 or more."),
         (["--threads", "0"], "OptionError: foveal: --threads must be at least 1, got 0."),
+        (["--threads", "100000"], f"OptionError: foveal: --threads must be at most the cores ({CORES}), got 100000."),
+        (["--jobs", "100000"], f"OptionError: compare: --jobs must be at most the cores ({CORES}), got 100000."),
+        (["--epochs", "100001"], "OptionError: compare: --epochs must be at most 100000, got 100001."),
+        (["--size", "100000"], "OptionError: compare: --size must be at most 4096, got 100000."),
+        (["--out", ""], "OptionError: compare: --out is empty. Give the path of a folder."),
+        (["--data", ""], "OptionError: compare: --data is empty. Use digits,"),
+        (["--data", __file__], f"DataError: load: {__file__} is a file, a folder of images is wanted. Give"),
+        (["--out", __file__], f"DataError: compare: {__file__} is a file, a folder is wanted. Use another path"),
         (["--mechanisms", "lokal"], "OptionError: compare: there is no mechanism 'lokal'. Did you mean local"),
         (["--data", "digit"], "DataError: load: there is no data set or folder 'digit'. Did you mean digits?"),
         (["--weights", "/none"], "DataError: compare: --weights '/none' is no file."),

@@ -10,7 +10,7 @@ from PIL import Image
 
 from foveal.data import load
 from foveal.data.picture import UnreadableError, read_picture
-from foveal.errors import DataError
+from foveal.errors import DataError, OptionError
 
 
 def photo(path: Path, seed: int = 0, mode: str = "RGB", size: tuple[int, int] = (20, 14)) -> Path:
@@ -152,6 +152,14 @@ def test_a_folder_of_another_shape_is_told_what_it_must_look_like(tmp_path, make
             path.touch()
     with pytest.raises(DataError, match=told):
         load(str(tmp_path))
+
+
+def test_a_file_and_an_empty_name_are_no_folder(tmp_path):
+    path = photo(tmp_path / "1.png")
+    with pytest.raises(DataError, match=r"^load: .*1.png is a file, a folder of images is wanted. Give one that holds"):
+        load(str(path))
+    with pytest.raises(OptionError, match=r"^load: the name is empty. Use digits, digit-pairs, or the path of"):
+        load("")
 
 
 def bomb() -> bytes:

@@ -26,10 +26,10 @@ from torch import nn
 
 from foveal.data import load
 from foveal.errors import OptionError
-from foveal.tasks.out_folder import alone_in, check_out, make_folder
+from foveal.tasks.out_folder import alone_in, check_out, check_path, make_folder
 from foveal.tasks.run_folder import environment, read_json, write_json
 from foveal.tasks.runs import run_all, run_folder, threads_of_a_run
-from foveal.tasks.settings import MECHANISMS, Settings, split_names
+from foveal.tasks.settings import MECHANISMS, Settings, check_cores, split_names
 from foveal.tasks.subject import Subject
 from foveal.tasks.watch import Silent, Watch
 
@@ -85,7 +85,8 @@ def compare(
     settings.check()
     if jobs < 1:
         raise OptionError(f"compare: --jobs must be at least 1, got {jobs}. Leave it out for one run at a time.")
-    watch, folder = watch or Silent(), Path(out)
+    check_cores("compare", "jobs", jobs)
+    watch, folder = watch or Silent(), check_path(out)
     watch.phase("reading the data")
     subject = Subject(settings, load(settings.data, size=settings.size))
     check_out(folder, subject.config)

@@ -14,6 +14,16 @@ from foveal.tasks.run_folder import read_json
 LOCK = ".lock"
 
 
+def check_path(out: str | os.PathLike[str]) -> Path:
+    """The path of a folder; raises where it names nothing, or a file."""
+    if not os.fspath(out).strip():
+        raise OptionError("compare: --out is empty. Give the path of a folder.")
+    path = Path(out)
+    if path.exists() and not path.is_dir():
+        raise DataError(f"compare: {path} is a file, a folder is wanted. Use another path for --out.")
+    return path
+
+
 def check_out(out: Path, config: Mapping[str, Any]) -> None:
     """Raise where a folder holds anything but this comparison, or cannot be written; leaves nothing behind."""
     held = read_json(out / "compare.json") if out.is_dir() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from foveal.errors import DataError, OptionError
 
 MECHANISMS = ("none", "se", "eca", "cbam", "nonlocal", "augmented", "local", "efficient", "external", "explicit")
+BOUNDS = {"epochs": (1, 100_000), "seeds": (1, 1000), "batch_size": (2, 65_536), "size": (8, 4096)}
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,16 @@ class Settings:
 
     def check(self) -> None:
         """Raise OptionError or DataError for what can be known to be wrong without loading anything."""
-        for name, least in (("epochs", 1), ("seeds", 1), ("batch_size", 2)):
+        if not self.data.strip():
+            raise OptionError("compare: --data is empty. Use digits, digit-pairs or the path of a folder.")
+        for name, (least, most) in BOUNDS.items():
             value = getattr(self, name)
-            if value < least:
+            if value is not None and value < least:
                 raise OptionError(
                     f"compare: {_option(name)} must be at least {least}, got {value}. Use {least} or more."
                 )
+            if value is not None and value > most:
+                raise OptionError(f"compare: {_option(name)} must be at most {most}, got {value}. Use {most} or less.")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise OptionError(f"compare: --lr must be a positive number, got {self.lr}. Use 0.001, say.")
         if not self.mechanisms:
@@ -46,10 +52,12 @@ class Settings:
         if twice:
             raise OptionError(f"compare: --mechanisms names {', '.join(sorted(twice))} twice. Name each once.")
         for site in self.sites:
-            name, equals, pattern = site.rpartition("=")
-            if equals and name not in self.mechanisms:
+            mechanism, pattern = _named(site)
+            if mechanism == "none":
+                raise OptionError(f"compare: --sites {site!r} is for 'none', which has no sites. Drop it.")
+            if mechanism is not None and mechanism not in self.mechanisms:
                 raise OptionError(
-                    f"compare: --sites {site!r} is for {name!r}, which is not compared. Add it or drop it."
+                    f"compare: --sites {site!r} is for {mechanism!r}, which is not compared. Add it or drop it."
                 )
             if not pattern:
                 raise OptionError(f"compare: --sites {site!r} names no modules. Use a pattern such as 'layer3'.")
@@ -58,8 +66,9 @@ class Settings:
 
     def sites_for(self, mechanism: str) -> list[str] | None:
         """The patterns that override a mechanism's place, None where nothing does."""
-        own = [site.partition("=")[2] for site in self.sites if site.startswith(f"{mechanism}=")]
-        return own or [site for site in self.sites if "=" not in site] or None
+        named = [_named(site) for site in self.sites]
+        own = [pattern for name, pattern in named if name == mechanism]
+        return own or [pattern for name, pattern in named if name is None] or None
 
     def record(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -74,10 +83,25 @@ def check_mechanism(name: str) -> None:
         raise OptionError(f"compare: there is no mechanism {name!r}. {hint}")
 
 
+def check_cores(who: str, option: str, count: int) -> None:
+    """Raise OptionError for more threads or processes than there are cores."""
+    cores = os.cpu_count() or 1
+    if count > cores:
+        raise OptionError(
+            f"{who}: --{option} must be at most the cores ({cores}), got {count}. Use {cores} or less, or leave it out."
+        )
+
+
 def split_names(text: str | Sequence[str]) -> tuple[str, ...]:
     """``"a,b"`` or ``["a", "b"]`` as ``("a", "b")``."""
     parts = text.split(",") if isinstance(text, str) else text
     return tuple(name for name in (str(part).strip() for part in parts) if name)
+
+
+def _named(site: str) -> tuple[str | None, str]:
+    """``"local=layer3"`` as ``("local", "layer3")``; None for a pattern that is for all mechanisms."""
+    name, equals, pattern = site.partition("=")
+    return (name.strip(), pattern.strip()) if equals else (None, site)
 
 
 def _option(field: str) -> str:
