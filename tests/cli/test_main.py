@@ -100,6 +100,18 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path):
     assert Path(out / "report.html").exists()
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_runs_that_all_failed_are_one_sentence_and_status_2_with_results(tmp_path, capsys, form):
+    out = tmp_path / "out"
+    assert main(["compare", "--out", str(out), *SMALL, "--lr", "1e30", *form]) == 2
+    shown = capsys.readouterr()
+    told = "FovealError: compare: every run failed, 1 of 1; the first with DivergedError: fit: loss became nan"
+    assert shown.err.splitlines()[-1].startswith(told)
+    assert (json.loads(shown.out)[0]["status"] if form else "failed") == "failed"
+    assert json.loads((out / "results.json").read_text())["records"][0]["status"] == "failed"
+    assert (out / "report.html").exists()
+
+
 def test_the_table_names_every_mechanism_and_the_report(tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["compare", "--out", str(out), *SMALL]) == 0

@@ -75,4 +75,13 @@ class Compare:
             print(json.dumps(results["records"], indent=1))
         else:
             print_results(results, Path(self.out) / "report.html")
+        records = results["records"]
+        if all(record["status"] == "failed" for record in records):
+            from foveal.errors import FovealError
+
+            reason = records[0]["reason"].rstrip(".")
+            raise FovealError(
+                f"compare: every run failed, {len(records)} of {len(records)}; the first with {reason}. A new --out "
+                f"begins anew; {Path(self.out) / 'report.html'} shows this one."
+            )
         return 0
