@@ -57,6 +57,22 @@ def test_a_misspelt_pattern_names_the_nearest_names():
         replace_(Net(), "layer1.0.con2", Mean)
 
 
+def test_a_pattern_for_a_wrapped_model_points_to_the_inner_one():
+    told = "no module is named like 'layer1'. The model is wrapped by DataParallel: graft the inner one, model.module"
+    with pytest.raises(NoMatchError, match=told):
+        insert_(nn.DataParallel(Net()), "layer1", Mean)
+
+
+def test_a_pattern_for_a_distributed_model_points_to_the_inner_one(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(Net())
+        with pytest.raises(NoMatchError, match="wrapped by DistributedDataParallel: graft the inner one, model.module"):
+            insert_(wrapped, "layer1", Mean)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_one_misspelt_pattern_in_a_list_is_an_error():
     with pytest.raises(NoMatchError, match="layer9"):
         replace_(Net(), ["layer1.0.conv2", "layer9.*"], Mean)

@@ -133,7 +133,7 @@ def test_an_inserted_model_compiles_in_one_graph():
     nn.init.normal_(model.layer1[0].attention.scale)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(X), model(X))
-    with pytest.raises(OptionError, match="Graft first, compile afterwards"):
+    with pytest.raises(OptionError, match="insert_: the model was compiled by torch.compile .* is model._orig_mod"):
         insert_(compiled, "layer1", Mean, example=X)
 
 
@@ -201,6 +201,37 @@ def test_a_convolution_that_cannot_be_split_is_refused_with_the_reason(module, r
     model = nn.Sequential(nn.Conv2d(3, 8, 1), module)
     with pytest.raises(ShapeError, match=reason):
         augment_(model, "1", Mean, channels=8, example=X)
+
+
+def test_a_graft_in_inference_mode_is_refused():
+    model = Net()
+    told = r"insert_: layers built inside torch.inference_mode\(\) could never be trained. Leave the region to graft"
+    with torch.inference_mode(), pytest.raises(OptionError, match=told):
+        insert_(model, "layer1", Mean, example=X)
+
+
+def test_a_compiled_part_is_refused():
+    model = Net()
+    model.layer1 = torch.compile(model.layer1)
+    with pytest.raises(
+        OptionError, match="the module 'layer1' was compiled .* Graft first, then compile: .* layer1._o"
+    ):
+        insert_(model, "layer2", Mean, example=X)
+    model = Net()
+    model.layer1.compile()
+    with pytest.raises(OptionError, match="the module 'layer1' was compiled in place .* Graft first, then compile"):
+        insert_(model, "layer2", Mean, example=X)
+    model = Net()
+    model.compile()
+    with pytest.raises(OptionError, match="the model was compiled in place .* Graft first, then compile"):
+        insert_(model, "layer2", Mean, example=X)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_scripted_model_is_refused():
+    scripted = torch.jit.trace(Net().eval(), X)
+    with pytest.raises(OptionError, match="the model was scripted and cannot be changed. Graft first, then script"):
+        insert_(scripted, "layer2", Mean, example=X)
 
 
 @pytest.mark.parametrize(

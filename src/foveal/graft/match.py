@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from foveal.errors import NoMatchError, OptionError
 from foveal.graft.layout import Sites
@@ -71,6 +72,8 @@ def _by_glob(verb: str, model: nn.Module, glob: str) -> set[nn.Module]:
     if not hits:
         near = difflib.get_close_matches(glob, names, n=3, cutoff=0.3)
         hint = f"The nearest names are {', '.join(near)}." if near else f"The model has {len(names)} named modules."
+        if isinstance(model, nn.DataParallel | DistributedDataParallel):
+            hint = f"The model is wrapped by {type(model).__name__}: graft the inner one, model.module, then wrap it."
         raise NoMatchError(f"{verb}: no module is named like {glob!r}. {hint}")
     return hits
 

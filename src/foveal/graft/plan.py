@@ -128,8 +128,12 @@ def planning(verb: str, model: nn.Module, where: Where, layer: Builder, example:
     """A plan whose failure also puts the random state back, which building layers has moved."""
     if not isinstance(model, nn.Module):
         raise OptionError(f"{verb}: wants an nn.Module to change, got a {type(model).__name__}.")
-    if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
-        raise OptionError(f"{verb}: a compiled or scripted model cannot be changed. Graft first, compile afterwards.")
+    if torch.is_inference_mode_enabled():
+        raise OptionError(
+            f"{verb}: layers built inside torch.inference_mode() could never be trained. "
+            "Leave the region to graft; only run the model inside."
+        )
+    _check_not_compiled(verb, model)
     device = reference_tensor(model).device
     states = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     try:
@@ -139,6 +143,23 @@ def planning(verb: str, model: nn.Module, where: Where, layer: Builder, example:
         if states[1] is not None:
             torch.cuda.set_rng_state(states[1], device)
         raise
+
+
+def _check_not_compiled(verb: str, model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise OptionError(f"{verb}: the model was scripted and cannot be changed. Graft first, then script.")
+    for name, module in model.named_modules():
+        what = f"the module {name!r}" if name else "the model"
+        inner = f"{name}._orig_mod" if name else "model._orig_mod"
+        if "_orig_mod" in module._modules:  # asked by name, for importing the type takes two seconds
+            raise OptionError(
+                f"{verb}: {what} was compiled by torch.compile and cannot be changed. "
+                f"Graft first, then compile: the uncompiled one is {inner}."
+            )
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            raise OptionError(
+                f"{verb}: {what} was compiled in place by .compile() and cannot be changed. Graft first, then compile."
+            )
 
 
 def _kind(module: nn.Module) -> str:
