@@ -38,6 +38,13 @@ def test_an_example_that_does_not_run_is_an_error():
         trace("replace_", Net(), torch.rand(1, 4, 8, 8))
 
 
+@pytest.mark.parametrize("pack", [lambda x: x, lambda x: (x,), lambda x: {"x": x}, lambda x: [x]])
+def test_an_empty_example_is_an_error(pack):
+    told = r"replace_: example must hold at least one element .*, got an empty one \(.*0x3x8x8\). Pass a batch of one."
+    with pytest.raises(ShapeError, match=told):
+        trace("replace_", Net(), pack(torch.rand(0, 3, 8, 8)))
+
+
 def test_a_tuple_holds_arguments_and_a_dict_named_ones():
     class Two(nn.Module):
         def __init__(self):

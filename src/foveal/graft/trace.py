@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveal.errors import ShapeError
@@ -55,6 +55,12 @@ class Trace:
 def trace(verb: str, model: nn.Module, example: Any = None) -> Trace:
     """Run the model once in evaluation mode: on the example, or on the first guess that it takes."""
     if example is not None:
+        first = next((leaf for leaf in tree_leaves(example) if isinstance(leaf, Tensor)), None)
+        if first is not None and first.numel() == 0:
+            raise ShapeError(
+                f"{verb}: example must hold at least one element to trace sizes with, got an empty one "
+                f"({_words(example)}). Pass a batch of one."
+            )
         try:
             return _run(model, example)
         except Exception as error:
