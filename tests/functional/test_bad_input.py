@@ -39,7 +39,7 @@ META = torch.empty(3, 4, device="meta")
         ("local", {"scale": torch.tensor(2.0)}, "scale must be a finite number, got Tensor. Multiply the queries by a"),
         ("local", {"relative": 3}, "relative must be a tuple of one table a space axis, or None, got int"),
         ("local", {"relative": ()}, "or None, got tuple without any"),
-        ("local", {"relative": (None, None)}, "relative needs|relative must|relative\\[0\\]"),
+        ("local", {"relative": (None, None)}, r"relative\[0\] must be a tensor, got NoneType"),
         ("local", {"relative": (torch.ones(1, 3, 4).double(),) * 2}, r"relative\[0\] is torch.float64 on cpu, q is"),
         ("local", {"mask": 3}, r"mask must be boolean \(2, 5, 6\), True for .*, got int 3"),
         ("local", {"mask": torch.ones(2, 5, 6, dtype=torch.bool, device="meta")}, "mask is on meta, the maps on cpu"),

@@ -56,7 +56,8 @@ def explicit_attention(
         BackendError: the named backend does not exist or cannot compute this decay.
     """
     check_maps("explicit_attention", v=v)
-    check_beside("explicit_attention", "v", v, {"radius": radius}, any_type=True)
+    if radius is not None:
+        check_beside("explicit_attention", "v", v, {"radius": radius}, any_type=True)
     check_decay("explicit_attention", decay, radius, v.shape[1])
     check_number("explicit_attention", "offset", offset, least=0)
     check_mask("explicit_attention", mask, v)

@@ -60,7 +60,8 @@ def external_attention(
 def _check(x: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, normalization: str, mask: Tensor | None) -> None:
     check_maps("external_attention", x=x)
     check_beside("external_attention", "x", x, {"memory_key": key, "memory_value": value})
-    check_beside("external_attention", "x", x, {"key_bias": bias}, any_type=True)
+    if bias is not None:
+        check_beside("external_attention", "x", x, {"key_bias": bias}, any_type=True)
     heads, depth = x.shape[1], x.shape[2]
     by_head = key.dim() == 3 and key.shape[0] == heads
     if not (key.dim() == 2 or by_head) or key.shape[-2] == 0 or key.shape[-1] != depth:

@@ -40,12 +40,10 @@ def check_tensor(operation: str, name: str, x: Tensor) -> None:
 
 
 def check_beside(
-    operation: str, first: str, like: Tensor, tensors: Mapping[str, Tensor | None], *, any_type: bool = False
+    operation: str, first: str, like: Tensor, tensors: Mapping[str, Tensor], *, any_type: bool = False
 ) -> None:
     """Tensors that meet ``like`` must be where it is, and of its type unless autocast brings all to one."""
     for name, x in tensors.items():
-        if x is None:
-            continue
         check_tensor(operation, name, x)
         free = any_type or (like.device.type != "meta" and torch.is_autocast_enabled(like.device.type))
         if x.device != like.device or (x.dtype != like.dtype and not free):
@@ -55,9 +53,11 @@ def check_beside(
             )
 
 
-def check_number(operation: str, name: str, value: object, *, least: float = -math.inf) -> None:
+def check_number(operation: str, name: str, value: Any, *, least: float = -math.inf) -> None:
     """Must be a finite Python number of at least ``least``; a tensor would lose its gradient."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < least:
+    # Comparisons, which are false for NaN: the compiler traces them, but not math.isfinite.
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and value >= least and -math.inf < value < math.inf):
         wanted = "a finite number" if least == -math.inf else f"a finite number of at least {least:g}"
         raise OptionError(
             f"{operation}: {name} must be {wanted}, got {_told(value)}."
