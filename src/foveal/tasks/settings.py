@@ -84,8 +84,8 @@ def check_mechanism(name: str) -> None:
 
 
 def check_cores(who: str, option: str, count: int) -> None:
-    """Raise OptionError for more threads or processes than there are cores."""
-    cores = os.cpu_count() or 1
+    """Raise OptionError for more threads or processes than there are cores; two run on any machine."""
+    cores = max(os.cpu_count() or 1, 2)
     if count > cores:
         raise OptionError(
             f"{who}: --{option} must be at most the cores ({cores}), got {count}. Use {cores} or less, or leave it out."
