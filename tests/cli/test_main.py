@@ -15,7 +15,7 @@ from foveal.cli import main
 
 FOVEAL = [sys.executable, "-c", "import sys; from foveal.cli import main; sys.exit(main())"]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
-CORES = os.cpu_count()
+CORES = max(os.cpu_count() or 1, 2)
 SMALL = ["--mechanisms", "none", "--epochs", "1", "--seeds", "1", "--batch-size", "256"]
 
 
