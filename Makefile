@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
-# Without bytecode every process would compile torch and timm again, 20 seconds each.
+# Without bytecode every process would compile torch and timm again.
 unexport PYTHONDONTWRITEBYTECODE
 STAMP := $(VENV)/.installed
 
@@ -11,9 +11,9 @@ STAMP := $(VENV)/.installed
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
-setup: $(STAMP)  ## virtual environment with everything, about 40 s and 6 GB
+setup: $(STAMP)  ## virtual environment with everything
 
-# uv installs in half a minute what takes pip two; it reads the same pinned versions.
+# uv installs faster than pip and reads the same pinned versions.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt uv

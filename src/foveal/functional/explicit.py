@@ -202,7 +202,7 @@ def reference(v: Tensor, *, decay: Decay, radius: Tensor | None, offset: float, 
 
 # Costs of one sample in multiply-adds of a matrix product; the choice must not depend on the batch, or an exported
 # program could not take another one. An entry of the dense matrix, built once for a batch, and a butterfly of a
-# transform cost that many times more than a multiply-add (`make bench-core` prints the crossing).
+# transform are weighted as that many multiply-adds: rough weights, which only move where one takes over from another.
 DENSE_ENTRY = 4
 BUTTERFLY = 12
 
