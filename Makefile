@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
+INSTALL := $(RUN)/uv pip install --quiet --python $(RUN)/python --constraint constraints.txt
 # Without bytecode every process would compile torch and timm again.
 unexport PYTHONDONTWRITEBYTECODE
 STAMP := $(VENV)/.installed
@@ -13,11 +14,13 @@ help:  ## this list
 
 setup: $(STAMP)  ## virtual environment with everything
 
-# uv installs faster than pip and reads the same pinned versions.
-$(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(RUN)/python -m pip install --quiet --constraint constraints.txt uv
-	$(RUN)/uv pip install --quiet --python $(RUN)/python --constraint constraints.txt --editable '.[dev]'
+# uv installs faster than pip and reads the same pinned versions. The kernels are compiled against the torch that is
+# installed, hence no isolated build; without a compiler everything else works.
+$(STAMP): pyproject.toml constraints.txt setup.py $(wildcard src/foveal/kernels/cpu/*.cpp src/foveal/kernels/cpu/*.h)
+	test -x $(RUN)/uv || $(PYTHON) -m venv $(VENV)
+	test -x $(RUN)/uv || $(RUN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(INSTALL) setuptools --requirements pyproject.toml --extra dev
+	$(INSTALL) --no-build-isolation --no-deps --editable .
 	@touch $@
 
 demo: setup  ## compare ten mechanisms on real digits: report in runs/demo/report.html

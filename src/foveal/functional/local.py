@@ -29,6 +29,7 @@ from foveal.functional.inputs import (
     wide_dtype,
 )
 from foveal.functional.relative import check_relative, list_tables
+from foveal.kernels.cpu import local as native
 from foveal.kernels.pytorch import local as tiled
 
 Border = Literal["zero", "mask"]
@@ -78,7 +79,7 @@ def local_attention(
     tables = list_tables("local_attention", relative)
     _check(q, k, v, window, steps, tables, border, mask, scale)
     q, k, v, *tables = autocast(q, k, v, *tables)
-    run = BACKENDS.pick(backend, q, k, v)
+    run = BACKENDS.pick(backend, q, k, v, kernel_size=window)
     return run(q, k, v, tables, mask, window, steps, float(scale), border == "mask")
 
 
@@ -200,9 +201,24 @@ def attention_row(
     return padded[on_last(slice(p, p + s) for s, p in zip(space, half, strict=True))]
 
 
+def _native(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
+    refuse_forward_mode("local_attention", q, k, v, *rest[0])
+    return native.local_attention(q, k, v, *rest)
+
+
 def _tiled(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
     refuse_forward_mode("local_attention", q, k, v, *rest[0])
     return tiled.local_attention(q, k, v, *rest)
 
 
-BACKENDS = Backends("local_attention", Backend("tiled", _tiled, cost=lambda q, k, v: q.numel()), reference=reference)
+def _pairs(q: Tensor, k: Tensor, v: Tensor, *, kernel_size: Sequence[int]) -> int:
+    return math.prod(kernel_size) * (q.numel() + v.numel())
+
+
+# Tiles compute most pairs of a query with the keys around its tile too: about four times the window's.
+BACKENDS = Backends(
+    "local_attention",
+    Backend("native", _native, cost=_pairs, why_not=native.why_not),
+    Backend("tiled", _tiled, cost=lambda *maps, **window: 4 * _pairs(*maps, **window)),
+    reference=reference,
+)

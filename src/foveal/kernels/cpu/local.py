@@ -1,0 +1,115 @@
+"""Local attention on CPUs: the operators of ``local.cpp`` for torch, and which calls they take.
+
+The kernel knows two space axes and tables in float32; ``local_attention`` brings every call to that. Results come in
+the memory format of the queries: ``(batch, rows, columns, heads, depth)`` where channels come last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from foveal.kernels.cpu.load import WHY_NOT
+from foveal.kernels.pytorch.local import flops
+
+WIDEST = 15
+
+
+def why_not(q: Tensor, k: Tensor, v: Tensor, kernel_size: Sequence[int]) -> str | None:
+    """None where the kernel takes the call, else the reason."""
+    if WHY_NOT is not None:
+        return WHY_NOT
+    if q.device.type != "cpu":
+        return f"it runs on the CPU, the maps are on {q.device.type}"
+    if q.dtype not in (torch.float32, torch.bfloat16):
+        return f"it computes float32 and bfloat16, the maps are {str(q.dtype).removeprefix('torch.')}"
+    if len(kernel_size) > 2:
+        return "it has no kernel for three space axes"
+    if max(kernel_size) > WIDEST:
+        return f"its windows go up to {WIDEST}, got {max(kernel_size)}"
+    return None
+
+
+def local_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    relative: Sequence[Tensor],
+    mask: Tensor | None,
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    scale: float,
+    masked_border: bool,
+) -> Tensor:
+    """Forward; see ``foveal.functional.local`` for the arguments."""
+    axes = len(kernel_size)
+    tables: list[Tensor | None] = [table.float().contiguous() for table in relative] or [None] * axes
+    if axes == 1:
+        q, k, v = (x.unsqueeze(3) for x in (q, k, v))
+        tables, kernel_size, dilation = [None, *tables], [1, *kernel_size], [1, *dilation]
+    mask = mask.reshape(q.shape[0], *q.shape[3:]).contiguous() if mask is not None else None
+    channels_last = q.stride(2) == 1 and q.stride(4) != 1
+    with_lse = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, *relative))
+    settings = (*kernel_size, *dilation, scale, masked_border, channels_last)
+    out = torch.ops.foveal.cpu_local_attention(q, k, v, *tables, mask, *settings, with_lse)[0]
+    out = _channels_second(out, channels_last)
+    return out.squeeze(3) if axes == 1 else out
+
+
+def _channels_second(x: Tensor, channels_last: bool) -> Tensor:
+    return x.permute(0, 3, 4, 1, 2) if channels_last else x
+
+
+def _shape(x: Tensor, channels_last: bool) -> tuple[int, ...]:
+    b, h, c, *space = x.shape
+    return (b, *space, h, c) if channels_last else (b, h, c, *space)
+
+
+def _register() -> None:
+    name = "foveal::cpu_local_attention"
+
+    @torch.library.register_fake(name)
+    def _(q, k, v, row_table, column_table, mask, *settings):  # type: ignore[no-untyped-def]
+        *_, channels_last, with_lse = settings
+        lse = (*q.shape[:2], *q.shape[3:]) if with_lse else (0,)
+        return v.new_empty(_shape(v, channels_last)), q.new_empty(lse, dtype=torch.float32)
+
+    @torch.library.register_fake(f"{name}_backward")
+    def _(grad, lse, q, k, v, row_table, column_table, mask, *settings):  # type: ignore[no-untyped-def]
+        maps = [x.new_empty(_shape(x, settings[-1])) for x in (q, k, v)]
+        return *maps, *(lse.new_empty(x.shape if x is not None else (0,)) for x in (row_table, column_table))
+
+    def save(ctx, inputs, output):  # type: ignore[no-untyped-def]
+        *tensors, ctx.settings = inputs[:6], inputs[6:-1]
+        ctx.save_for_backward(output[1], *tensors[0])
+        ctx.set_materialize_grads(False)
+
+    def backward(ctx, grad, _):  # type: ignore[no-untyped-def]
+        if grad is None:
+            return (None,) * 14
+        channels_last = ctx.settings[-1]
+        lse, *inputs = ctx.saved_tensors
+        grad = _channels_second(grad, channels_last)
+        grads = torch.ops.foveal.cpu_local_attention_backward(grad, lse, *inputs, *ctx.settings)
+        maps = [_channels_second(x, channels_last) for x in grads[:3]]
+        tables = [x if table is not None else None for x, table in zip(grads[3:], inputs[3:5], strict=True)]
+        return *maps, *tables, *(None,) * 9
+
+    torch.library.register_autograd(name, backward, setup_context=save)
+
+    @register_flop_formula(torch.ops.foveal.cpu_local_attention)
+    def _(q, k, v, row_table, column_table, mask, rows, columns, *args, out_shape=None, **kw):  # type: ignore[no-untyped-def]
+        return flops(q, v, row_table is not None or column_table is not None, [rows, columns])
+
+    @register_flop_formula(torch.ops.foveal.cpu_local_attention_backward)
+    def _(grad, lse, q, k, v, row_table, column_table, mask, rows, columns, *args, out_shape=None, **kw):  # type: ignore[no-untyped-def]
+        relative = row_table is not None or column_table is not None
+        weights = flops(q, (*v[:2], 0, *v[3:]), relative, [rows, columns])
+        return weights + 2 * flops(q, v, relative, [rows, columns])
+
+
+if WHY_NOT is None:
+    _register()

@@ -1,0 +1,528 @@
+// Local attention on CPUs, compiled once for each instruction set.
+//
+// A unit of work is a run of rows of one or a few images and heads. Rows are packed into rings of planes (channel after
+// channel, positions side by side, zeros around the map), so that a vector holds N neighbouring queries and a window's
+// key is the same vector shifted. Several narrow images stand side by side in one row. Positions of equal residue
+// modulo the dilation attend among themselves: each residue is a map of its own with larger strides.
+// The weights of a query's window stay in the first cache between the two products. The backward computes them again
+// from the saved log2-sum-exp2, keeps weights and their gradients for as many query rows as a key row meets, and
+// gathers the gradients of keys and values from there: no atomics, and the same bits whatever the number of threads.
+#include "local.h"
+
+#include "local_tile.h"
+#include "pack.h"
+
+namespace FOVEAL_ISA {
+
+using foveal::Local;
+using foveal::LocalPlan;
+using foveal::Map;
+using foveal::Table;
+
+constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
+// Finite, so that a query without any key stays free of NaN; far below any logit.
+constexpr float OUTSIDE = -1e30f;
+
+FOVEAL_INLINE int64_t up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
+FOVEAL_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+FOVEAL_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+struct Ring {
+  float* data = nullptr;
+  int64_t size = 0, count = 1;  // floats a row, rows held: a multiple of R
+  int64_t origin = 0;           // from where runs of R rows follow each other in memory
+  float* row(int64_t y) const { return data + (y - origin) % count * size; }
+};
+
+// One unit: its part of the call and its scratch memory.
+struct Work {
+  const Local& a;
+  int64_t group, images, half_rows, half_columns;
+  int64_t batch, head, row_residue, column_residue;  // where it starts
+  int64_t rows, columns;                             // of the residue's map
+  int64_t first, last;                               // rows of the stripe
+  int64_t apart, lanes, lead, pitch;                 // from image to image, in all, before the first, of a plane row
+  int64_t held, window;                              // rows a ring holds, positions of a window
+  Ring q, k, v, grad, bias, weights, slopes;         // slopes: gradients of the logits
+  float *nothing, *everything;                       // rows of OUTSIDE and of zeros
+  float *logits, *grads, *own, *sums, *peaks, *lse, *out, *tables;
+
+  Work(const Local& a, const LocalPlan& plan, int64_t unit) : a(a) {
+    group = plan.head_group;
+    half_rows = a.window_rows / 2;
+    half_columns = a.window_columns / 2;
+    const int64_t groups = a.heads / group;
+    const int64_t sets = (a.batch + plan.side_by_side - 1) / plan.side_by_side;
+    head = unit % groups * group, unit /= groups;
+    batch = unit % sets * plan.side_by_side, unit /= sets;
+    const int64_t stripe = unit % plan.stripes;
+    unit /= plan.stripes;
+    column_residue = unit % a.step_columns;
+    row_residue = unit / a.step_columns;
+    images = least(plan.side_by_side, a.batch - batch);
+    rows = (a.rows - row_residue + a.step_rows - 1) / a.step_rows;
+    columns = (a.columns - column_residue + a.step_columns - 1) / a.step_columns;
+    first = rows * stripe / plan.stripes;
+    last = rows * (stripe + 1) / plan.stripes;
+    lay_out(plan.side_by_side);
+  }
+
+  void lay_out(int64_t side_by_side) {
+    const int64_t widest = (a.columns + a.step_columns - 1) / a.step_columns;
+    const int64_t tallest = (a.rows + a.step_rows - 1) / a.step_rows;
+    apart = columns + half_columns;
+    lanes = images * apart - half_columns;
+    lead = up(half_columns, N);
+    // An odd number of cache lines, so that the channels of a row do not share the sets of the first cache.
+    pitch = up(lead + up(side_by_side * (widest + half_columns), N) + most(lead, N), 16) | 16;
+    held = up(least(R + 2 * half_rows, most(tallest, 1)), R);
+    window = a.window_rows * a.window_columns;
+  }
+
+  // Hand out scratch memory; with base == nullptr only count it.
+  int64_t allot(float* base, bool backward) {
+    int64_t used = 0;
+    auto take = [&](int64_t floats) {
+      float* at = base ? base + used : nullptr;
+      used += up(floats, 16);
+      return at;
+    };
+    auto ring = [&](Ring& r, int64_t planes) {
+      r.size = planes * pitch, r.count = held;
+      r.data = take(r.size * r.count);
+    };
+    ring(q, group * a.depth);
+    ring(k, group * a.depth);
+    ring(v, group * a.value_depth);
+    if (a.drops_keys()) ring(bias, 1);
+    if (backward) {
+      ring(grad, group * a.value_depth);
+    }
+    const int64_t zeroed = used;
+    if (backward) {
+      ring(weights, group * window);
+      ring(slopes, group * window);
+      grads = take(R * window * N);
+    }
+    nothing = take(pitch), everything = take(pitch);
+    logits = take(R * window * N);
+    own = take(R * (a.window_rows + a.window_columns) * N * 2);
+    sums = take(R * most(a.depth, a.value_depth) * N);
+    peaks = take(R * N);
+    lse = take(R * pitch);
+    out = take(R * group * most(a.depth, a.value_depth) * pitch);
+    tables = take(backward ? group * table_size() * N : 0);
+    if (base) {
+      for (int64_t i = 0; i < zeroed; ++i) base[i] = 0.0f;
+      for (int64_t i = 0; i < pitch; ++i) nothing[i] = OUTSIDE, everything[i] = 0.0f;
+      for (int64_t i = 0; i < R * pitch; ++i) lse[i] = 0.0f;
+      if (backward) {
+        for (int64_t i = 0; i < group * table_size() * N; ++i) tables[i] = 0.0f;
+        blank(weights), blank(slopes);
+      }
+    }
+    return used;
+  }
+
+  // Lanes beside the map that are never computed but meet zeros.
+  void blank(const Ring& band) const {
+    const int64_t end = lead + up(lanes, N);
+    for (int64_t line = 0; line < band.count * group * window; ++line) {
+      float* at = band.data + line * pitch;
+      for (int64_t i = 0; i < lead; ++i) at[i] = 0.0f;
+      for (int64_t i = end; i < pitch; ++i) at[i] = 0.0f;
+    }
+  }
+
+  int64_t table_size() const {
+    return a.window_rows * a.row_table.depth + a.window_columns * a.column_table.depth;
+  }
+  bool inside(int64_t y) const { return y >= 0 && y < rows; }
+
+  template <class T>
+  T* at(const Map& map, int64_t image, int64_t h, int64_t y) const {
+    return (T*)map.data + (batch + image) * map.batch + (head + h) * map.head +
+           (row_residue + y * a.step_rows) * map.row + column_residue * map.column;
+  }
+
+  template <class T>
+  void read(float* row, const Map& map, int64_t y, int64_t channels, float factor) const {
+    // Heads whose channels follow each other are one run.
+    const bool joined = map.head == channels * map.channel;
+    const int64_t runs = joined ? 1 : group, length = joined ? group * channels : channels;
+    for (int64_t image = 0; image < images; ++image)
+      for (int64_t h = 0; h < runs; ++h)
+        pack(row + h * channels * pitch + lead + image * apart, pitch, at<const T>(map, image, h, y), length, columns,
+             map.channel, map.column * a.step_columns, factor);
+  }
+  template <class T>
+  void write(const float* row, const Map& map, int64_t y, int64_t channels, float factor) const {
+    const bool joined = map.head == channels * map.channel;
+    const int64_t runs = joined ? 1 : group, length = joined ? group * channels : channels;
+    for (int64_t image = 0; image < images; ++image)
+      for (int64_t h = 0; h < runs; ++h)
+        unpack(row + h * channels * pitch + lead + image * apart, pitch, at<T>(map, image, h, y), length, columns,
+               map.channel, map.column * a.step_columns, factor);
+  }
+  void read(float* row, const Map& map, int64_t y, int64_t channels, float factor = 1.0f) const {
+    a.bfloat16 ? read<uint16_t>(row, map, y, channels, factor) : read<float>(row, map, y, channels, factor);
+  }
+  void write(const float* row, const Map& map, int64_t y, int64_t channels, float factor = 1.0f) const {
+    a.bfloat16 ? write<uint16_t>(row, map, y, channels, factor) : write<float>(row, map, y, channels, factor);
+  }
+
+  // Ask for what the next group of rows will read, a vector of positions at a time: its lines lie too far apart for
+  // the machine to foresee them.
+  void foresee(const Map& map, int64_t y, int64_t h, int64_t x, int64_t channels) const {
+    const int64_t size = a.bfloat16 ? 2 : 4, image = x / apart, column = x % apart;
+    const bool shared = map.channel == 1 && group > 1;  // lines hold several heads, which take turns
+    for (int64_t r = shared ? h : 0; r < R && y + r < rows; r += shared ? group : 1) {
+      const int64_t first = (batch + image) * map.batch + (head + (shared ? 0 : h)) * map.head +
+                            (row_residue + (y + r) * a.step_rows) * map.row +
+                            (column_residue + column * a.step_columns) * map.column;
+      const char* from = (const char*)map.data + first * size;
+      if (map.channel == 1) {
+        for (int64_t i = 0; i < N && column + i < columns; ++i)
+          for (int64_t c = 0; c < channels * (shared ? group : 1) * size; c += 64)
+            __builtin_prefetch(from + i * a.step_columns * map.column * size + c, 0, 2);
+      } else {
+        for (int64_t c = 0; c < channels; ++c) __builtin_prefetch(from + c * map.channel * size, 0, 2);
+      }
+    }
+  }
+
+  float* lse_at(int64_t image, int64_t h, int64_t y) const {
+    return a.lse + (((batch + image) * a.heads + head + h) * a.rows + row_residue + y * a.step_rows) * a.columns +
+           column_residue;
+  }
+
+  void read_bias(int64_t y) {
+    float* row = bias.row(y);
+    for (int64_t i = 0; i < pitch; ++i) row[i] = a.masked_border ? OUTSIDE : 0.0f;
+    for (int64_t image = 0; image < images; ++image)
+      for (int64_t x = 0; x < columns; ++x) {
+        const int64_t from = ((batch + image) * a.rows + row_residue + y * a.step_rows) * a.columns + column_residue;
+        row[lead + image * apart + x] = !a.mask || a.mask[from + x * a.step_columns] ? 0.0f : OUTSIDE;
+      }
+  }
+
+  // Keys, values and their bias up to the rows that the queries before `end` see.
+  void read_keys(int64_t& next, int64_t end) {
+    for (; next < least(end + half_rows, rows); ++next) {
+      read(k.row(next), a.k, next, a.depth);
+      read(v.row(next), a.v, next, a.value_depth);
+      if (a.drops_keys()) read_bias(next);
+    }
+  }
+
+  const float* bias_of(int64_t y) const {
+    if (!a.drops_keys()) return nullptr;
+    if (inside(y)) return bias.row(y);
+    return a.masked_border ? nothing : everything;
+  }
+
+  const float* table(const Table& t, int64_t h, int64_t offsets) const {
+    return t.data + (t.heads > 1 ? head + h : 0) * offsets * t.depth;
+  }
+
+  // Logits of `count` query rows from y, of the vector of queries at lane x; and their products with the tables.
+  void logits_of(int64_t y, int count, int64_t h, int64_t x, bool peak) {
+    const Rows<const float> queries{q.row(y) + h * a.depth * pitch + lead + x, q.size};
+    const int64_t stride = (a.window_rows + a.window_columns) * N, columns_from = a.window_rows * N;
+    const bool tables = a.row_table.depth + a.column_table.depth > 0;
+    for (int r = 0; r < count; ++r) {
+      if (tables) own_logits(queries[r], a.row_table, h, a.window_rows, own + r * stride);
+      if (tables) own_logits(queries[r], a.column_table, h, a.window_columns, own + r * stride + columns_from);
+      if (peak) store(peaks + r * N, splat(-__builtin_inff()));
+    }
+    Start start;
+    for (int64_t key = y - half_rows; key < y + count + half_rows; ++key) {
+      const int low = (int)most(0, key - y - half_rows), high = (int)least(count, key - y + half_rows + 1);
+      const int64_t offset = key - y - low + half_rows;
+      // A row further down sees the same keys one offset less.
+      if (tables) start.row = {own + low * stride + offset * N, stride - N};
+      if (tables) start.column = {own + low * stride + columns_from, stride};
+      if (peak) start.peak = peaks + low * N;
+      const float* keys = inside(key) ? k.row(key) + h * a.depth * pitch + lead + x - half_columns : nullptr;
+      start.bias = bias_of(key);
+      if (start.bias) start.bias += lead + x - half_columns;
+      const Rows<float> to{logits + (low * window + offset * a.window_columns) * N, (window - a.window_columns) * N};
+      scores(high - low, Rows<const float>{queries[low], queries.stride}, pitch, keys, pitch, keys ? a.depth : 0, to,
+             a.window_columns, start);
+    }
+  }
+
+  // q.r of every offset of one axis; zeros where there is no table.
+  void own_logits(const float* query, const Table& t, int64_t h, int64_t offsets, float* to) const {
+    if (!t.depth) {
+      for (int64_t o = 0; o < offsets; ++o) store(to + o * N, vf{});
+      return;
+    }
+    const float* rows = table(t, h, offsets);
+    query += t.start * pitch;
+    for (int64_t o = 0; o < offsets; o += 4) {
+      const int64_t some = least(4, offsets - o);
+      const float* at[4];
+      for (int i = 0; i < 4; ++i) at[i] = rows + (o + least(i, some - 1)) * t.depth;
+      vf sum[4] = {};
+      for (int64_t c = 0; c < t.depth; ++c) {
+        const vf x = load(query + c * pitch);
+        FOVEAL_UNROLL
+        for (int i = 0; i < 4; ++i) sum[i] += x * at[i][c];
+      }
+      for (int i = 0; i < some; ++i) store(to + (o + i) * N, sum[i]);
+    }
+  }
+
+  // sums[r] = sum over the window of from[r] (step floats an offset) times the rows of a ring.
+  void gather_window(int64_t y, int count, Rows<const float> from, int64_t step, const Ring& ring, int64_t h, int64_t x,
+                     int64_t channels) {
+    for (int64_t i = 0; i < count * channels * N; i += N) store(sums + i, vf{});
+    for (int64_t key = most(0, y - half_rows); key < least(rows, y + count + half_rows); ++key) {
+      const int low = (int)most(0, key - y - half_rows), high = (int)least(count, key - y + half_rows + 1);
+      const int64_t offset = key - y - low + half_rows, line = a.window_columns * step;
+      gather(high - low, Rows<const float>{from[low] + offset * line, from.stride - line}, step,
+             ring.row(key) + h * channels * pitch + lead + x - half_columns, int64_t(1), pitch, a.window_columns,
+             Rows<float>{sums + low * channels * N, channels * N}, int64_t(N), channels);
+    }
+  }
+
+  void put(int64_t r, int64_t plane, int64_t x, int64_t channels, vf factor) const {
+    float* to = out + (r * group * channels + plane) * pitch + lead + x;
+    const float* from = sums + r * channels * N;
+    for (int64_t c = 0; c < channels; ++c) store(to + c * pitch, load(from + c * N) * factor);
+  }
+  float* out_row(int64_t r, int64_t channels) const { return out + r * group * channels * pitch; }
+
+  void forward() {
+    int64_t next = most(0, first - half_rows);
+    q.origin = first;
+    for (int64_t y = first; y < last; y += R) {
+      const int count = (int)least(R, last - y);
+      read_keys(next, y + count);
+      for (int r = 0; r < count; ++r) read(q.row(y + r), a.q, y + r, a.depth, a.scale * LOG2E);
+      for (int64_t h = 0; h < group; ++h) {
+        for (int64_t x = 0; x < lanes; x += N) {
+          foresee(a.q, y + R, h, x, a.depth);
+          foresee(a.k, next, h, x, a.depth);
+          foresee(a.v, next, h, x, a.value_depth);
+          attend(y, count, h, x);
+        }
+        if (!a.lse) continue;
+        for (int r = 0; r < count; ++r)
+          for (int64_t image = 0; image < images; ++image)
+            unpack(lse + r * pitch + lead + image * apart, pitch, lse_at(image, h, y + r), 1, columns, 0,
+                   a.step_columns, 1.0f);
+      }
+      for (int r = 0; r < count; ++r) write(out_row(r, a.value_depth), a.out, y + r, a.value_depth);
+    }
+  }
+
+  void attend(int64_t y, int count, int64_t h, int64_t x) {
+    logits_of(y, count, h, x, true);
+    vf total[R];
+    for (int r = 0; r < count; ++r) {
+      float* row = logits + r * window * N;
+      const vf peak = load(peaks + r * N);
+      vf sum[2] = {};
+      int64_t o = 0;
+      for (; o + 2 <= window; o += 2)
+        FOVEAL_UNROLL
+        for (int i = 0; i < 2; ++i) {
+          const vf weight = exp2(load(row + (o + i) * N) - peak);
+          store(row + (o + i) * N, weight);
+          sum[i] += weight;
+        }
+      for (; o < window; ++o) {
+        const vf weight = exp2(load(row + o * N) - peak);
+        store(row + o * N, weight);
+        sum[0] += weight;
+      }
+      total[r] = sum[0] + sum[1];
+      // Where all keys are dropped, weights computed again must be zeros.
+      if (a.lse) store(lse + r * pitch + lead + x, peak > OUTSIDE / 2 ? peak + log2(total[r]) : -splat(OUTSIDE));
+    }
+    gather_window(y, count, {logits, window * N}, N, v, h, x, a.value_depth);
+    for (int r = 0; r < count; ++r) {
+      vf factor = 1.0f / total[r];
+      if (a.drops_keys()) factor = load(peaks + r * N) > OUTSIDE / 2 ? factor : vf{};
+      put(r, h * a.value_depth, x, a.value_depth, factor);
+    }
+  }
+
+  void backward(float* table_grads) {
+    const int64_t begin = most(0, first - half_rows), end = least(rows, last + half_rows);
+    int64_t next = most(0, begin - half_rows), done = first;
+    q.origin = grad.origin = weights.origin = slopes.origin = begin;
+    for (int64_t y = begin; y < end; y += R) {
+      const int count = (int)least(R, end - y);
+      read_keys(next, y + count);
+      for (int r = 0; r < count; ++r) {
+        read(q.row(y + r), a.q, y + r, a.depth, a.scale * LOG2E);
+        read(grad.row(y + r), a.grad, y + r, a.value_depth);
+      }
+      for (int64_t h = 0; h < group; ++h) {
+        for (int r = 0; r < count; ++r)
+          for (int64_t image = 0; image < images; ++image)
+            pack(lse + r * pitch + lead + image * apart, pitch, (const float*)lse_at(image, h, y + r), 1, columns, 0,
+                 a.step_columns, 1.0f);
+        for (int64_t x = 0; x < lanes; x += N) slope(y, count, h, x);
+      }
+      for (int r = 0; r < count; ++r)
+        if (y + r >= first && y + r < last) write(out_row(r, a.depth), a.q_grad, y + r, a.depth, a.scale);
+      // Keys that no query to come will see.
+      const int64_t ready = y + count == end ? last : least(last, y + count - half_rows);
+      for (; done < ready; done += least(R, ready - done)) gather_keys(done, (int)least(R, ready - done), begin, end);
+    }
+    for (int64_t i = 0; i < group * table_size(); ++i) table_grads[i] = sum(load(tables + i * N)) * LN2;
+  }
+
+  // Weights and slopes of some query rows into their bands, and the gradients of these queries.
+  void slope(int64_t y, int count, int64_t h, int64_t x) {
+    logits_of(y, count, h, x, false);
+    const Rows<const float> left{grad.row(y) + h * a.value_depth * pitch + lead + x, grad.size};
+    for (int64_t key = y - half_rows; key < y + count + half_rows; ++key) {
+      const int low = (int)most(0, key - y - half_rows), high = (int)least(count, key - y + half_rows + 1);
+      const int64_t offset = key - y - low + half_rows;
+      const float* values = inside(key) ? v.row(key) + h * a.value_depth * pitch + lead + x - half_columns : nullptr;
+      const Rows<float> to{grads + (low * window + offset * a.window_columns) * N, (window - a.window_columns) * N};
+      scores(high - low, Rows<const float>{left[low], left.stride}, pitch, values, pitch, values ? a.value_depth : 0,
+             to, a.window_columns, Start());
+    }
+    const int64_t stride = (a.window_rows + a.window_columns) * N, at = h * window * pitch + lead + x;
+    for (int r = 0; r < count; ++r)
+      softmax_backward(r, weights.row(y + r) + at, slopes.row(y + r) + at, load(lse + r * pitch + lead + x),
+                       own + (R + r) * stride);
+    gather_window(y, count, {slopes.row(y) + at, slopes.size}, pitch, k, h, x, a.depth);
+    for (int r = 0; r < count; ++r) {
+      if (y + r < first || y + r >= last) continue;
+      const float* query = q.row(y + r) + h * a.depth * pitch + lead + x;
+      const float* by_row = own + (R + r) * stride;
+      float* to = tables + h * table_size() * N;
+      table_backward(r, query, a.row_table, h, a.window_rows, by_row, to);
+      table_backward(r, query, a.column_table, h, a.window_columns, by_row + a.window_rows * N,
+                     to + a.window_rows * a.row_table.depth * N);
+      put(r, h * a.depth, x, a.depth, splat(1.0f));
+    }
+  }
+
+  void softmax_backward(int r, float* weight, float* slope, vf lse, float* own_slopes) const {
+    const float *logit = logits + r * window * N, *grad = grads + r * window * N;
+    vf dot{};
+    for (int64_t o = 0; o < window; ++o) {
+      const vf w = exp2(load(logit + o * N) - lse);
+      store(weight + o * pitch, w);
+      dot += w * load(grad + o * N);
+    }
+    float* by_column = own_slopes + a.window_rows * N;
+    for (int64_t j = 0; j < a.window_columns; ++j) store(by_column + j * N, vf{});
+    for (int64_t i = 0; i < a.window_rows; ++i) {
+      vf by_row{};
+      for (int64_t j = 0; j < a.window_columns; ++j) {
+        const int64_t o = i * a.window_columns + j;
+        const vf s = load(weight + o * pitch) * (load(grad + o * N) - dot);
+        store(slope + o * pitch, s);
+        by_row += s;
+        store(by_column + j * N, load(by_column + j * N) + s);
+      }
+      store(own_slopes + i * N, by_row);
+    }
+  }
+
+  // What the slopes of q.r give to the query (added to sums[r]) and to the table.
+  void table_backward(int r, const float* query, const Table& t, int64_t h, int64_t offsets, const float* slopes,
+                      float* to) const {
+    if (!t.depth) return;
+    const float* rows = table(t, h, offsets);
+    for (int64_t c = 0; c < t.depth; ++c) {
+      const vf x = load(query + (t.start + c) * pitch);
+      float* sum_at = sums + (r * a.depth + t.start + c) * N;
+      vf sum = load(sum_at);
+      for (int64_t o = 0; o < offsets; ++o) {
+        const vf s = load(slopes + o * N);
+        sum += s * rows[o * t.depth + c];
+        float* cell = to + (o * t.depth + c) * N;
+        store(cell, load(cell) + s * x);
+      }
+      store(sum_at, sum);
+    }
+  }
+
+  // Gradients of keys and values: of the bands of all queries that see them.
+  void gather_keys(int64_t key, int count, int64_t begin, int64_t end) {
+    for (int part = 0; part < 2; ++part) {
+      const int64_t channels = part ? a.depth : a.value_depth;
+      const Ring &band = part ? slopes : weights, &other = part ? q : grad;
+      for (int64_t h = 0; h < group; ++h)
+        for (int64_t x = 0; x < lanes; x += N) {
+          for (int64_t i = 0; i < count * channels * N; i += N) store(sums + i, vf{});
+          for (int64_t y = most(begin, key - half_rows); y < least(end, key + count + half_rows); ++y) {
+            const int low = (int)most(0, y - half_rows - key), high = (int)least(count, y + half_rows + 1 - key);
+            const int64_t offset = (key + low - y + half_rows) * a.window_columns, at = lead + x + half_columns;
+            const Rows<const float> left{band.row(y) + (h * window + offset) * pitch + at, a.window_columns * pitch};
+            gather(high - low, left, pitch - 1, other.row(y) + h * channels * pitch + at, int64_t(-1), pitch,
+                   a.window_columns, Rows<float>{sums + low * channels * N, channels * N}, int64_t(N), channels);
+          }
+          for (int r = 0; r < count; ++r) put(r, h * channels, x, channels, splat(1.0f));
+        }
+      for (int r = 0; r < count; ++r)
+        write(out_row(r, channels), part ? a.k_grad : a.v_grad, key + r, channels, part ? LN2 : 1.0f);
+    }
+  }
+};
+
+// Images side by side that fill vectors best, the fewest of those that come near.
+static int64_t side_by_side(const Local& a) {
+  const int64_t columns = (a.columns + a.step_columns - 1) / a.step_columns, half = a.window_columns / 2;
+  double fill[9], best = 0;
+  for (int64_t m = 1; m <= 8; ++m) {
+    fill[m] = m <= a.batch ? (double)(m * columns) / (double)up(m * (columns + half) - half, N) : 0;
+    best = fill[m] > best ? fill[m] : best;
+  }
+  for (int64_t m = 1; m <= 8; ++m)
+    if (fill[m] >= 0.9 * best) return m;
+  return 1;
+}
+
+static LocalPlan plan(const Local& a, bool backward) {
+  LocalPlan plan{1, side_by_side(a), 1, 0, 0, 0};
+  // Narrow heads of a channels-last map share cache lines.
+  while (a.q.channel == 1 && plan.head_group * a.depth < 16 && a.heads % (2 * plan.head_group) == 0)
+    plan.head_group *= 2;
+  const int64_t maps = (a.batch + plan.side_by_side - 1) / plan.side_by_side * (a.heads / plan.head_group) *
+                       a.step_rows * a.step_columns;
+  // Enough units for many cores; a stripe of the backward computes the queries around it again.
+  const int64_t tall = (backward ? 8 : 2) * (2 * (a.window_rows / 2) + R) / 2;
+  const int64_t rows = (a.rows + a.step_rows - 1) / a.step_rows;
+  if (maps) plan.stripes = most(1, least((31 + maps) / maps, rows / tall));
+  plan.units = maps * plan.stripes;
+  if (plan.units) {
+    Work work(a, plan, 0);
+    plan.scratch = work.allot(nullptr, backward);
+    plan.table_size = work.group * work.table_size();
+  }
+  return plan;
+}
+
+static void forward(const Local& a, const LocalPlan& plan, int64_t unit, float* scratch) {
+  Work work(a, plan, unit);
+  if (work.columns == 0) return;  // a residue of a dilation larger than the map
+  work.allot(scratch, false);
+  work.forward();
+}
+
+static void backward(const Local& a, const LocalPlan& plan, int64_t unit, float* scratch) {
+  Work work(a, plan, unit);
+  float* table_grads = a.table_grads + unit * plan.table_size;
+  work.allot(scratch, true);
+  if (work.columns > 0) {
+    work.backward(table_grads);
+  } else {
+    for (int64_t i = 0; i < plan.table_size; ++i) table_grads[i] = 0.0f;
+  }
+}
+
+extern const foveal::LocalKernels local_kernels;
+const foveal::LocalKernels local_kernels = {plan, forward, backward};
+
+}  // namespace FOVEAL_ISA
