@@ -171,26 +171,6 @@ struct Work {
     a.bfloat16 ? write<uint16_t>(row, map, y, channels, factor) : write<float>(row, map, y, channels, factor);
   }
 
-  // Ask for what the next group of rows will read, a vector of positions at a time: its lines lie too far apart for
-  // the machine to foresee them.
-  void foresee(const Map& map, int64_t y, int64_t h, int64_t x, int64_t channels) const {
-    const int64_t size = a.bfloat16 ? 2 : 4, image = x / apart, column = x % apart;
-    const bool shared = map.channel == 1 && group > 1;  // lines hold several heads, which take turns
-    for (int64_t r = shared ? h : 0; r < R && y + r < rows; r += shared ? group : 1) {
-      const int64_t first = (batch + image) * map.batch + (head + (shared ? 0 : h)) * map.head +
-                            (row_residue + (y + r) * a.step_rows) * map.row +
-                            (column_residue + column * a.step_columns) * map.column;
-      const char* from = (const char*)map.data + first * size;
-      if (map.channel == 1) {
-        for (int64_t i = 0; i < N && column + i < columns; ++i)
-          for (int64_t c = 0; c < channels * (shared ? group : 1) * size; c += 64)
-            __builtin_prefetch(from + i * a.step_columns * map.column * size + c, 0, 2);
-      } else {
-        for (int64_t c = 0; c < channels; ++c) __builtin_prefetch(from + c * map.channel * size, 0, 2);
-      }
-    }
-  }
-
   float* lse_at(int64_t image, int64_t h, int64_t y) const {
     return a.lse + (((batch + image) * a.heads + head + h) * a.rows + row_residue + y * a.step_rows) * a.columns +
            column_residue;
@@ -230,11 +210,9 @@ struct Work {
     const Rows<const float> queries{q.row(y) + h * a.depth * pitch + lead + x, q.size};
     const int64_t stride = (a.window_rows + a.window_columns) * N, columns_from = a.window_rows * N;
     const bool tables = a.row_table.depth + a.column_table.depth > 0;
-    for (int r = 0; r < count; ++r) {
-      if (tables) own_logits(queries[r], a.row_table, h, a.window_rows, own + r * stride);
-      if (tables) own_logits(queries[r], a.column_table, h, a.window_columns, own + r * stride + columns_from);
-      if (peak) store(peaks + r * N, splat(-__builtin_inff()));
-    }
+    if (tables) own_logits(queries, a.row_table, h, a.window_rows, {own, stride});
+    if (tables) own_logits(queries, a.column_table, h, a.window_columns, {own + columns_from, stride});
+    for (int r = 0; peak && r < count; ++r) store(peaks + r * N, splat(-__builtin_inff()));
     Start start;
     for (int64_t key = y - half_rows; key < y + count + half_rows; ++key) {
       const int low = (int)most(0, key - y - half_rows), high = (int)least(count, key - y + half_rows + 1);
@@ -252,25 +230,31 @@ struct Work {
     }
   }
 
-  // q.r of every offset of one axis; zeros where there is no table.
-  void own_logits(const float* query, const Table& t, int64_t h, int64_t offsets, float* to) const {
-    if (!t.depth) {
-      for (int64_t o = 0; o < offsets; ++o) store(to + o * N, vf{});
-      return;
-    }
-    const float* rows = table(t, h, offsets);
-    query += t.start * pitch;
+  // q.r of every offset of one axis, for R rows whether there are so many or not; zeros where there is no table.
+  void own_logits(Rows<const float> queries, const Table& t, int64_t h, int64_t offsets, Rows<float> to) const {
+    const float* table_rows = table(t, h, offsets);
     for (int64_t o = 0; o < offsets; o += 4) {
       const int64_t some = least(4, offsets - o);
       const float* at[4];
-      for (int i = 0; i < 4; ++i) at[i] = rows + (o + least(i, some - 1)) * t.depth;
-      vf sum[4] = {};
+      for (int i = 0; i < 4; ++i) at[i] = table_rows + (o + least(i, some - 1)) * t.depth;
+      vf sum[R][4] = {};
       for (int64_t c = 0; c < t.depth; ++c) {
-        const vf x = load(query + c * pitch);
+        vf x[R];
         FOVEAL_UNROLL
-        for (int i = 0; i < 4; ++i) sum[i] += x * at[i][c];
+        for (int r = 0; r < R; ++r) x[r] = load(queries[r] + (t.start + c) * pitch);
+        FOVEAL_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          vf entry = splat(at[i][c]);
+          keep(entry);
+          FOVEAL_UNROLL
+          for (int r = 0; r < R; ++r) sum[r][i] += x[r] * entry;
+        }
       }
-      for (int i = 0; i < some; ++i) store(to + (o + i) * N, sum[i]);
+      FOVEAL_UNROLL
+      for (int r = 0; r < R; ++r)
+        FOVEAL_UNROLL
+        for (int i = 0; i < 4; ++i)
+          if (i < some) store(to[r] + (o + i) * N, sum[r][i]);
     }
   }
 
@@ -302,12 +286,7 @@ struct Work {
       read_keys(next, y + count);
       for (int r = 0; r < count; ++r) read(q.row(y + r), a.q, y + r, a.depth, a.scale * LOG2E);
       for (int64_t h = 0; h < group; ++h) {
-        for (int64_t x = 0; x < lanes; x += N) {
-          foresee(a.q, y + R, h, x, a.depth);
-          foresee(a.k, next, h, x, a.depth);
-          foresee(a.v, next, h, x, a.value_depth);
-          attend(y, count, h, x);
-        }
+        for (int64_t x = 0; x < lanes; x += N) attend(y, count, h, x);
         if (!a.lse) continue;
         for (int r = 0; r < count; ++r)
           for (int64_t image = 0; image < images; ++image)
@@ -340,7 +319,7 @@ struct Work {
       }
       total[r] = sum[0] + sum[1];
       // Where all keys are dropped, weights computed again must be zeros.
-      if (a.lse) store(lse + r * pitch + lead + x, peak > OUTSIDE / 2 ? peak + log2(total[r]) : -splat(OUTSIDE));
+      if (a.lse) store(lse + r * pitch + lead + x, peak <= OUTSIDE / 2 ? -splat(OUTSIDE) : peak + log2(total[r]));
     }
     gather_window(y, count, {logits, window * N}, N, v, h, x, a.value_depth);
     for (int r = 0; r < count; ++r) {
@@ -394,24 +373,22 @@ struct Work {
       softmax_backward(r, weights.row(y + r) + at, slopes.row(y + r) + at, load(lse + r * pitch + lead + x),
                        own + (R + r) * stride);
     gather_window(y, count, {slopes.row(y) + at, slopes.size}, pitch, k, h, x, a.depth);
-    for (int r = 0; r < count; ++r) {
-      if (y + r < first || y + r >= last) continue;
-      const float* query = q.row(y + r) + h * a.depth * pitch + lead + x;
-      const float* by_row = own + (R + r) * stride;
-      float* to = tables + h * table_size() * N;
-      table_backward(r, query, a.row_table, h, a.window_rows, by_row, to);
-      table_backward(r, query, a.column_table, h, a.window_columns, by_row + a.window_rows * N,
-                     to + a.window_rows * a.row_table.depth * N);
-      put(r, h * a.depth, x, a.depth, splat(1.0f));
-    }
+    if (y + count <= first || y >= last) return;  // computed for the keys of the stripe alone
+    const Rows<const float> queries{q.row(y) + h * a.depth * pitch + lead + x, q.size}, by_row{own + R * stride, stride};
+    float* to = tables + h * table_size() * N;
+    table_backward(y, count, queries, a.row_table, h, a.window_rows, by_row, to);
+    table_backward(y, count, queries, a.column_table, h, a.window_columns,
+                   {by_row.first + a.window_rows * N, stride}, to + a.window_rows * a.row_table.depth * N);
+    for (int r = 0; r < count; ++r) put(r, h * a.depth, x, a.depth, splat(1.0f));
   }
 
-  void softmax_backward(int r, float* weight, float* slope, vf lse, float* own_slopes) const {
-    const float *logit = logits + r * window * N, *grad = grads + r * window * N;
+  // Weights and the slopes of one query row into their bands; the slopes' sums by row and by column of the window.
+  void softmax_backward(int r, float* weight, float* slope, vf lse, float* own_slopes) {
+    float *logit = logits + r * window * N, *grad = grads + r * window * N;
     vf dot{};
     for (int64_t o = 0; o < window; ++o) {
       const vf w = exp2(load(logit + o * N) - lse);
-      store(weight + o * pitch, w);
+      store(logit + o * N, w);
       dot += w * load(grad + o * N);
     }
     float* by_column = own_slopes + a.window_rows * N;
@@ -420,7 +397,8 @@ struct Work {
       vf by_row{};
       for (int64_t j = 0; j < a.window_columns; ++j) {
         const int64_t o = i * a.window_columns + j;
-        const vf s = load(weight + o * pitch) * (load(grad + o * N) - dot);
+        const vf w = load(logit + o * N), s = w * (load(grad + o * N) - dot);
+        store(weight + o * pitch, w);
         store(slope + o * pitch, s);
         by_row += s;
         store(by_column + j * N, load(by_column + j * N) + s);
@@ -429,22 +407,31 @@ struct Work {
     }
   }
 
-  // What the slopes of q.r give to the query (added to sums[r]) and to the table.
-  void table_backward(int r, const float* query, const Table& t, int64_t h, int64_t offsets, const float* slopes,
-                      float* to) const {
-    if (!t.depth) return;
-    const float* rows = table(t, h, offsets);
+  // What the slopes of q.r give to the queries (added to their sums) and to the table.
+  void table_backward(int64_t y, int count, Rows<const float> queries, const Table& t, int64_t h, int64_t offsets,
+                      Rows<const float> slopes, float* to) {
+    const float* table_rows = table(t, h, offsets);
     for (int64_t c = 0; c < t.depth; ++c) {
-      const vf x = load(query + (t.start + c) * pitch);
-      float* sum_at = sums + (r * a.depth + t.start + c) * N;
-      vf sum = load(sum_at);
+      vf x[R], sum[R] = {};
+      // Rows of other stripes give nothing to the table.
+      for (int r = 0; r < R; ++r)
+        x[r] = r < count && y + r >= first && y + r < last ? load(queries[r] + (t.start + c) * pitch) : vf{};
       for (int64_t o = 0; o < offsets; ++o) {
-        const vf s = load(slopes + o * N);
-        sum += s * rows[o * t.depth + c];
+        const vf entry = splat(table_rows[o * t.depth + c]);
         float* cell = to + (o * t.depth + c) * N;
-        store(cell, load(cell) + s * x);
+        vf total = load(cell);
+        FOVEAL_UNROLL
+        for (int r = 0; r < R; ++r) {
+          const vf s = load(slopes[r < count ? r : 0] + o * N);
+          sum[r] += s * entry;
+          total += s * x[r];
+        }
+        store(cell, total);
       }
-      store(sum_at, sum);
+      for (int r = 0; r < count; ++r) {
+        float* at = sums + (r * a.depth + t.start + c) * N;
+        store(at, load(at) + sum[r]);
+      }
     }
   }
 

@@ -8,9 +8,10 @@
 
 namespace FOVEAL_ISA {
 
-// The first `count` < N elements, zeros after them. Half and quarter vectors are common: narrow heads.
+// The first `count` <= N elements, zeros after them. Half and quarter vectors are common: narrow heads.
 template <class T>
 FOVEAL_INLINE vf load_few(const T* from, int64_t count) {
+  if (count == N) return load(from);
   float few[N] = {};
   if (sizeof(T) == 4 && count == N / 2) {
     typedef float half __attribute__((vector_size(2 * N), aligned(4), may_alias));
@@ -52,15 +53,17 @@ void pack(float* row, int64_t pitch, const T* from, int64_t channels, int64_t co
     const int64_t wide = count - x < N ? count - x : N;
     for (int64_t c = 0; c < channels; c += N) {
       const int64_t deep = channels - c < N ? channels - c : N;
+      const T* at = from + x * per_position + c;
       vf block[N];
-      for (int i = 0; i < N; ++i) {
-        const T* at = from + (x + i) * per_position + c;
-        if (i >= wide) {
-          block[i] = vf{};
-        } else {
-          block[i] = deep == N ? load(at) : load_few(at, deep);
-        }
+      if (wide == N && deep == N) {  // apart, so that it stays in registers
+        FOVEAL_UNROLL
+        for (int i = 0; i < N; ++i) block[i] = load(at + i * per_position);
+        transpose(block);
+        FOVEAL_UNROLL
+        for (int j = 0; j < N; ++j) store(row + (c + j) * pitch + x, block[j] * factor);
+        continue;
       }
+      for (int i = 0; i < N; ++i) block[i] = i < wide ? load_few(at + i * per_position, deep) : vf{};
       transpose(block);
       for (int64_t j = 0; j < deep; ++j) store(row + (c + j) * pitch + x, block[j] * factor);
     }
@@ -96,6 +99,14 @@ void unpack(const float* row, int64_t pitch, T* to, int64_t channels, int64_t co
     for (int64_t c = 0; c < channels; c += N) {
       const int64_t deep = channels - c < N ? channels - c : N;
       vf block[N];
+      if (wide == N && deep == N) {
+        FOVEAL_UNROLL
+        for (int j = 0; j < N; ++j) block[j] = load(row + (c + j) * pitch + x) * factor;
+        transpose(block);
+        FOVEAL_UNROLL
+        for (int i = 0; i < N; ++i) store(to + (x + i) * per_position + c, block[i]);
+        continue;
+      }
       for (int j = 0; j < N; ++j) block[j] = j < deep ? load(row + (c + j) * pitch + x) * factor : vf{};
       transpose(block);
       for (int64_t i = 0; i < wide; ++i) {
