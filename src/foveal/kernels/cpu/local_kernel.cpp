@@ -45,7 +45,7 @@ struct Work {
   int64_t held, window;                              // rows a ring holds, positions of a window
   Ring q, k, v, grad, bias, weights, slopes;         // slopes: gradients of the logits
   float *nothing, *everything;                       // rows of OUTSIDE and of zeros
-  float *logits, *grads, *own, *sums, *peaks, *lse, *out, *tables;
+  float *logits, *grads, *own, *peaks, *lse, *out, *tables;
 
   Work(const Local& a, const LocalPlan& plan, int64_t unit) : a(a) {
     group = plan.head_group;
@@ -107,7 +107,6 @@ struct Work {
     nothing = take(pitch), everything = take(pitch);
     logits = take(R * window * N);
     own = take(R * (a.window_rows + a.window_columns) * N * 2);
-    sums = take(R * most(a.depth, a.value_depth) * N);
     peaks = take(R * N);
     lse = take(R * pitch);
     out = take(R * group * most(a.depth, a.value_depth) * pitch);
@@ -231,8 +230,9 @@ struct Work {
   }
 
   // q.r of every offset of one axis, for R rows whether there are so many or not; zeros where there is no table.
-  void own_logits(Rows<const float> queries, const Table& t, int64_t h, int64_t offsets, Rows<float> to) const {
+  void own_logits(Rows<const float> queries, const Table t, int64_t h, int64_t offsets, Rows<float> to) const {
     const float* table_rows = table(t, h, offsets);
+    const int64_t pitch = this->pitch;
     for (int64_t o = 0; o < offsets; o += 4) {
       const int64_t some = least(4, offsets - o);
       const float* at[4];
@@ -258,25 +258,29 @@ struct Work {
     }
   }
 
-  // sums[r] = sum over the window of from[r] (step floats an offset) times the rows of a ring.
+  void zero(int count, Rows<float> to, int64_t to_pitch, int64_t channels) const {
+    for (int r = 0; r < count; ++r)
+      for (int64_t c = 0; c < channels; ++c) store(to[r] + c * to_pitch, vf{});
+  }
+
+  // to[r] = sum over the window of from[r] (step floats an offset) times the rows of a ring.
   void gather_window(int64_t y, int count, Rows<const float> from, int64_t step, const Ring& ring, int64_t h, int64_t x,
-                     int64_t channels) {
-    for (int64_t i = 0; i < count * channels * N; i += N) store(sums + i, vf{});
+                     int64_t channels, Rows<float> to, int64_t to_pitch) {
+    zero(count, to, to_pitch, channels);
     for (int64_t key = most(0, y - half_rows); key < least(rows, y + count + half_rows); ++key) {
       const int low = (int)most(0, key - y - half_rows), high = (int)least(count, key - y + half_rows + 1);
       const int64_t offset = key - y - low + half_rows, line = a.window_columns * step;
       gather(high - low, Rows<const float>{from[low] + offset * line, from.stride - line}, step,
              ring.row(key) + h * channels * pitch + lead + x - half_columns, int64_t(1), pitch, a.window_columns,
-             Rows<float>{sums + low * channels * N, channels * N}, int64_t(N), channels);
+             Rows<float>{to[low], to.stride}, to_pitch, channels);
     }
   }
 
-  void put(int64_t r, int64_t plane, int64_t x, int64_t channels, vf factor) const {
-    float* to = out + (r * group * channels + plane) * pitch + lead + x;
-    const float* from = sums + r * channels * N;
-    for (int64_t c = 0; c < channels; ++c) store(to + c * pitch, load(from + c * N) * factor);
-  }
   float* out_row(int64_t r, int64_t channels) const { return out + r * group * channels * pitch; }
+  // The same head and lane of all rows of results.
+  Rows<float> results(int64_t h, int64_t x, int64_t channels) const {
+    return {out + h * channels * pitch + lead + x, group * channels * pitch};
+  }
 
   void forward() {
     int64_t next = most(0, first - half_rows);
@@ -321,11 +325,14 @@ struct Work {
       // Where all keys are dropped, weights computed again must be zeros.
       if (a.lse) store(lse + r * pitch + lead + x, peak <= OUTSIDE / 2 ? -splat(OUTSIDE) : peak + log2(total[r]));
     }
-    gather_window(y, count, {logits, window * N}, N, v, h, x, a.value_depth);
+    const Rows<float> to = results(h, x, a.value_depth);
+    const int64_t pitch = this->pitch, channels = a.value_depth;
+    gather_window(y, count, {logits, window * N}, N, v, h, x, channels, to, pitch);
     for (int r = 0; r < count; ++r) {
       vf factor = 1.0f / total[r];
       if (a.drops_keys()) factor = load(peaks + r * N) > OUTSIDE / 2 ? factor : vf{};
-      put(r, h * a.value_depth, x, a.value_depth, factor);
+      float* line = to[r];
+      for (int64_t c = 0; c < channels; ++c, line += pitch) store(line, load(line) * factor);
     }
   }
 
@@ -372,34 +379,42 @@ struct Work {
     for (int r = 0; r < count; ++r)
       softmax_backward(r, weights.row(y + r) + at, slopes.row(y + r) + at, load(lse + r * pitch + lead + x),
                        own + (R + r) * stride);
-    gather_window(y, count, {slopes.row(y) + at, slopes.size}, pitch, k, h, x, a.depth);
+    const Rows<float> q_grads = results(h, x, a.depth);
+    gather_window(y, count, {slopes.row(y) + at, slopes.size}, pitch, k, h, x, a.depth, q_grads, pitch);
     if (y + count <= first || y >= last) return;  // computed for the keys of the stripe alone
     const Rows<const float> queries{q.row(y) + h * a.depth * pitch + lead + x, q.size}, by_row{own + R * stride, stride};
     float* to = tables + h * table_size() * N;
-    table_backward(y, count, queries, a.row_table, h, a.window_rows, by_row, to);
-    table_backward(y, count, queries, a.column_table, h, a.window_columns,
-                   {by_row.first + a.window_rows * N, stride}, to + a.window_rows * a.row_table.depth * N);
-    for (int r = 0; r < count; ++r) put(r, h * a.depth, x, a.depth, splat(1.0f));
+    table_backward(y, count, queries, a.row_table, h, a.window_rows, by_row, to, q_grads);
+    table_backward(y, count, queries, a.column_table, h, a.window_columns, {by_row.first + a.window_rows * N, stride},
+                   to + a.window_rows * a.row_table.depth * N, q_grads);
   }
 
   // Weights and the slopes of one query row into their bands; the slopes' sums by row and by column of the window.
   void softmax_backward(int r, float* weight, float* slope, vf lse, float* own_slopes) {
+    // Copies: a store to a band could change what is read through `this`.
+    const int64_t pitch = this->pitch, window = this->window, high = a.window_rows, wide = a.window_columns;
     float *logit = logits + r * window * N, *grad = grads + r * window * N;
-    vf dot{};
-    for (int64_t o = 0; o < window; ++o) {
+    vf dots[2] = {};
+    const auto weigh = [&](int64_t o, vf& dot) __attribute__((always_inline)) {
       const vf w = exp2(load(logit + o * N) - lse);
       store(logit + o * N, w);
       dot += w * load(grad + o * N);
-    }
-    float* by_column = own_slopes + a.window_rows * N;
-    for (int64_t j = 0; j < a.window_columns; ++j) store(by_column + j * N, vf{});
-    for (int64_t i = 0; i < a.window_rows; ++i) {
+      // The bands lie in the second cache; ask for their lines before they are written.
+      __builtin_prefetch(weight + o * pitch, 1, 3);
+      __builtin_prefetch(slope + o * pitch, 1, 3);
+    };
+    int64_t first = 0;
+    for (; first + 2 <= window; first += 2) weigh(first, dots[0]), weigh(first + 1, dots[1]);
+    if (first < window) weigh(first, dots[0]);
+    const vf dot = dots[0] + dots[1];
+    float* by_column = own_slopes + high * N;
+    for (int64_t j = 0; j < wide; ++j) store(by_column + j * N, vf{});
+    for (int64_t i = 0; i < high; ++i) {
       vf by_row{};
-      for (int64_t j = 0; j < a.window_columns; ++j) {
-        const int64_t o = i * a.window_columns + j;
-        const vf w = load(logit + o * N), s = w * (load(grad + o * N) - dot);
-        store(weight + o * pitch, w);
-        store(slope + o * pitch, s);
+      for (int64_t j = 0; j < wide; ++j, logit += N, grad += N, weight += pitch, slope += pitch) {
+        const vf w = load(logit), s = w * (load(grad) - dot);
+        store(weight, w);
+        store(slope, s);
         by_row += s;
         store(by_column + j * N, load(by_column + j * N) + s);
       }
@@ -407,10 +422,11 @@ struct Work {
     }
   }
 
-  // What the slopes of q.r give to the queries (added to their sums) and to the table.
-  void table_backward(int64_t y, int count, Rows<const float> queries, const Table& t, int64_t h, int64_t offsets,
-                      Rows<const float> slopes, float* to) {
+  // What the slopes of q.r give to the queries (added to their gradients) and to the table.
+  void table_backward(int64_t y, int count, Rows<const float> queries, const Table t, int64_t h, int64_t offsets,
+                      Rows<const float> slopes, float* to, Rows<float> q_grads) {
     const float* table_rows = table(t, h, offsets);
+    const int64_t pitch = this->pitch;
     for (int64_t c = 0; c < t.depth; ++c) {
       vf x[R], sum[R] = {};
       // Rows of other stripes give nothing to the table.
@@ -429,7 +445,7 @@ struct Work {
         store(cell, total);
       }
       for (int r = 0; r < count; ++r) {
-        float* at = sums + (r * a.depth + t.start + c) * N;
+        float* at = q_grads[r] + (t.start + c) * pitch;
         store(at, load(at) + sum[r]);
       }
     }
@@ -442,15 +458,15 @@ struct Work {
       const Ring &band = part ? slopes : weights, &other = part ? q : grad;
       for (int64_t h = 0; h < group; ++h)
         for (int64_t x = 0; x < lanes; x += N) {
-          for (int64_t i = 0; i < count * channels * N; i += N) store(sums + i, vf{});
+          const Rows<float> to = results(h, x, channels);
+          zero(count, to, pitch, channels);
           for (int64_t y = most(begin, key - half_rows); y < least(end, key + count + half_rows); ++y) {
             const int low = (int)most(0, y - half_rows - key), high = (int)least(count, y + half_rows + 1 - key);
             const int64_t offset = (key + low - y + half_rows) * a.window_columns, at = lead + x + half_columns;
             const Rows<const float> left{band.row(y) + (h * window + offset) * pitch + at, a.window_columns * pitch};
             gather(high - low, left, pitch - 1, other.row(y) + h * channels * pitch + at, int64_t(-1), pitch,
-                   a.window_columns, Rows<float>{sums + low * channels * N, channels * N}, int64_t(N), channels);
+                   a.window_columns, Rows<float>{to[low], to.stride}, pitch, channels);
           }
-          for (int r = 0; r < count; ++r) put(r, h * channels, x, channels, splat(1.0f));
         }
       for (int r = 0; r < count; ++r)
         write(out_row(r, channels), part ? a.k_grad : a.v_grad, key + r, channels, part ? LN2 : 1.0f);
