@@ -7,7 +7,7 @@ INSTALL := $(RUN)/uv pip install --quiet --python $(RUN)/python --constraint con
 unexport PYTHONDONTWRITEBYTECODE
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check bench-core readme clean
+.PHONY: help setup demo test check bench-cpu readme clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -35,10 +35,10 @@ check: setup  ## lint, types, import law
 	$(RUN)/mypy
 	$(RUN)/lint-imports --no-cache
 
-bench-core: setup  ## ratios of the exact fast evaluations to the definitions
-	$(RUN)/python benchmarks/core.py --table benchmarks/results/core.md
+bench-cpu: setup  ## time and memory against convolutions and definitions, in about ten minutes: docs/benchmarks.md
+	$(RUN)/python benchmarks/cpu.py
 
-readme: setup  ## fill the README with what demo and bench-core printed
+readme: setup  ## fill the README with what demo and bench-cpu printed
 	$(RUN)/python benchmarks/readme.py
 
 clean:  ## remove what make made

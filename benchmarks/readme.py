@@ -1,4 +1,4 @@
-"""Fills the README's blocks with what the demo, a graft and bench-core printed. Run by ``make readme``.
+"""Fills the README's blocks with what the demo, a graft and bench-cpu printed. Run by ``make readme``.
 
 A block stands between ``<!-- name -->`` and ``<!-- /name -->``; nothing in it is written by hand.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import timm
 from rich.console import Console
+from table import Row
 
 import foveal
 from foveal.analysis.comparison import headline, summarise
@@ -21,8 +22,7 @@ from foveal.analysis.comparison import headline, summarise
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "runs" / "demo"
 PICTURE = ROOT / "docs" / "images" / "demo.png"
-CORE = ROOT / "benchmarks" / "results" / "core.md"
-SHOWN = ("local_attention 56x56", "the same", "EfficientAttention 256", "ExternalAttention", "gaussian, 8x24")
+TIMES = ROOT / "benchmarks" / "results" / "cpu.json"
 
 
 def graft() -> str:
@@ -61,19 +61,20 @@ def comparison() -> str:
     return "\n".join(lines)
 
 
-def core() -> str:
-    text = CORE.read_text().splitlines()
-    rows = [line for line in text if line.startswith("| ") and any(word in line for word in SHOWN)]
-    head = next(line for line in text if line.startswith("Printed by"))
-    return "\n".join(
-        [head + " Time of the other side over foveal's:", "", "| work | ratio | goal |", "|---|---|---|", *rows]
-    )
+def cpu() -> str:
+    """Every figure that has a goal."""
+    stored = json.loads(TIMES.read_text())
+    told = ", ".join(f"{name} {value}" for name, value in stored["environment"].items())
+    rows = [Row(**row) for row in stored["rows"]]
+    lines = [f"Printed by `{stored['command']}` on: {told}.", "", "| work | measured | goal |", "|---|---|---|"]
+    lines += [f"| {row.group}: {row.work} | {row.told} | {row.goal} |" for row in rows if row.goal]
+    return "\n".join(lines)
 
 
 def main() -> None:
     readme = ROOT / "README.md"
     text = readme.read_text()
-    for block in (graft, comparison, core):
+    for block in (graft, comparison, cpu):
         name = block.__name__
         text, found = re.subn(
             rf"<!-- {name} -->.*?<!-- /{name} -->",
