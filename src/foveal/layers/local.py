@@ -7,6 +7,7 @@ Departures: dense projections, as the published parameter counts demand (the tex
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from foveal.errors import OptionError
 from foveal.functional.inputs import check_choice, check_number
 from foveal.functional.local import Border, attention_row, local_attention
 from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes
-from foveal.layers.pointwise import Pointwise
+from foveal.layers.pointwise import Pointwise, pointwise
 from foveal.layers.pooling import pool_blocks
 
 
@@ -105,10 +106,11 @@ class LocalAttention(AttentionLayer):
         return self.split(self.value(x))
 
     def attend(self, x: Tensor) -> Tensor:
+        q, k, v = (self.split(projected) for projected in self._projected(x))
         return local_attention(
-            self.split(self.query(x)),
-            self.split(self.key(x)),
-            self.values(x),
+            q,
+            k,
+            v,
             kernel_size=self.kernel_size,
             relative=list(self.relative) or None,
             dilation=self.dilation,
@@ -116,6 +118,16 @@ class LocalAttention(AttentionLayer):
             border=self.border,
             backend=self.backend,
         )
+
+    def _projected(self, x: Tensor) -> Sequence[Tensor]:
+        """Queries, keys and values."""
+        layers = (self.query, self.key, self.value)
+        if torch.is_grad_enabled():
+            return [layer(x) for layer in layers]
+        # Without gradients, which would have to be put together again, one product reads the map once.
+        weight = torch.cat([layer.weight for layer in layers])
+        bias = torch.cat([layer.bias for layer in layers]) if self.query.bias is not None else None
+        return pointwise(x, weight, bias).chunk(3, 1)
 
     def output_from(self, attended: Tensor, x: Tensor) -> Tensor:
         return pool_blocks(attended.flatten(1, 2), self.stride)
