@@ -95,7 +95,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
     return table ? torch::stable::new_empty(*table, table->sizes()) : torch::stable::new_empty(lse, {0});
   };
   Tensor row_grad = table_like(row_table), column_grad = table_like(column_table);
-  LocalPlan plan{1, 1, 1, 0, 0, 0};
+  LocalPlan plan{};
+  plan.head_group = 1;
   if (q.numel() || v.numel()) plan = local_kernels().plan(call, true);
   const Tensor slices = new_floats(q, plan.units * plan.table_size);
   call.table_grads = mutable_floats(slices);

@@ -36,6 +36,7 @@ struct Local {
 struct LocalPlan {
   int64_t head_group;   // heads of a unit
   int64_t side_by_side; // images of a unit, one beside the other in a row
+  int64_t tiles;        // runs of columns
   int64_t stripes;      // runs of rows
   int64_t units;
   int64_t scratch;      // floats that a thread needs

@@ -7,87 +7,29 @@
 // The weights of a query's window stay in the first cache between the two products. The backward computes them again
 // from the saved log2-sum-exp2, keeps weights and their gradients for as many query rows as a key row meets, and
 // gathers the gradients of keys and values from there: no atomics, and the same bits whatever the number of threads.
-#include "local.h"
-
-#include "local_tile.h"
-#include "pack.h"
+#include "local_layout.h"
 
 namespace FOVEAL_ISA {
 
-using foveal::Local;
-using foveal::LocalPlan;
-using foveal::Map;
-using foveal::Table;
-
 constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
-// Finite, so that a query without any key stays free of NaN; far below any logit.
-constexpr float OUTSIDE = -1e30f;
 
-FOVEAL_INLINE int64_t up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
-FOVEAL_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-FOVEAL_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+// One unit of work with its scratch memory.
+struct Work : Layout {
+  Ring q, k, v, grad, bias, weights, slopes;  // slopes: gradients of the logits
+  float *nothing, *everything;                // rows of OUTSIDE and of zeros
+  float *logits, *grads, *own, *peaks, *lse, *out, *tables, *mine;
 
-struct Ring {
-  float* data = nullptr;
-  int64_t size = 0, count = 1;  // floats a row, rows held: a multiple of R
-  int64_t origin = 0;           // from where runs of R rows follow each other in memory
-  float* row(int64_t y) const { return data + (y - origin) % count * size; }
-};
-
-// One unit: its part of the call and its scratch memory.
-struct Work {
-  const Local& a;
-  int64_t group, images, half_rows, half_columns;
-  int64_t batch, head, row_residue, column_residue;  // where it starts
-  int64_t rows, columns;                             // of the residue's map
-  int64_t first, last;                               // rows of the stripe
-  int64_t apart, lanes, lead, pitch;                 // from image to image, in all, before the first, of a plane row
-  int64_t held, window;                              // rows a ring holds, positions of a window
-  Ring q, k, v, grad, bias, weights, slopes;         // slopes: gradients of the logits
-  float *nothing, *everything;                       // rows of OUTSIDE and of zeros
-  float *logits, *grads, *own, *peaks, *lse, *out, *tables;
-
-  Work(const Local& a, const LocalPlan& plan, int64_t unit) : a(a) {
-    group = plan.head_group;
-    half_rows = a.window_rows / 2;
-    half_columns = a.window_columns / 2;
-    const int64_t groups = a.heads / group;
-    const int64_t sets = (a.batch + plan.side_by_side - 1) / plan.side_by_side;
-    head = unit % groups * group, unit /= groups;
-    batch = unit % sets * plan.side_by_side, unit /= sets;
-    const int64_t stripe = unit % plan.stripes;
-    unit /= plan.stripes;
-    column_residue = unit % a.step_columns;
-    row_residue = unit / a.step_columns;
-    images = least(plan.side_by_side, a.batch - batch);
-    rows = (a.rows - row_residue + a.step_rows - 1) / a.step_rows;
-    columns = (a.columns - column_residue + a.step_columns - 1) / a.step_columns;
-    first = rows * stripe / plan.stripes;
-    last = rows * (stripe + 1) / plan.stripes;
-    lay_out(plan.side_by_side);
-  }
-
-  void lay_out(int64_t side_by_side) {
-    const int64_t widest = (a.columns + a.step_columns - 1) / a.step_columns;
-    const int64_t tallest = (a.rows + a.step_rows - 1) / a.step_rows;
-    apart = columns + half_columns;
-    lanes = images * apart - half_columns;
-    lead = up(half_columns, N);
-    // An odd number of cache lines, so that the channels of a row do not share the sets of the first cache.
-    pitch = up(lead + up(side_by_side * (widest + half_columns), N) + most(lead, N), 16) | 16;
-    held = up(least(R + 2 * half_rows, most(tallest, 1)), R);
-    window = a.window_rows * a.window_columns;
-  }
+  using Layout::Layout;
 
   // Hand out scratch memory; with base == nullptr only count it.
   int64_t allot(float* base, bool backward) {
     int64_t used = 0;
-    auto take = [&](int64_t floats) {
+    const auto take = [&](int64_t floats) {
       float* at = base ? base + used : nullptr;
       used += up(floats, 16);
       return at;
     };
-    auto ring = [&](Ring& r, int64_t planes) {
+    const auto ring = [&](Ring& r, int64_t planes) {
       r.size = planes * pitch, r.count = held;
       r.data = take(r.size * r.count);
     };
@@ -95,31 +37,23 @@ struct Work {
     ring(k, group * a.depth);
     ring(v, group * a.value_depth);
     if (a.drops_keys()) ring(bias, 1);
-    if (backward) {
-      ring(grad, group * a.value_depth);
-    }
+    if (backward) ring(grad, group * a.value_depth);
+    lse = take(R * pitch);
+    tables = take(backward ? group * table_size() * N : 0);
+    everything = take(pitch);
     const int64_t zeroed = used;
-    if (backward) {
-      ring(weights, group * window);
-      ring(slopes, group * window);
-      grads = take(R * window * N);
-    }
-    nothing = take(pitch), everything = take(pitch);
-    logits = take(R * window * N);
+    nothing = take(pitch), mine = take(pitch);
+    logits = take(R * window * N), grads = take(backward ? R * window * N : 0);
     own = take(R * (a.window_rows + a.window_columns) * N * 2);
     peaks = take(R * N);
-    lse = take(R * pitch);
     out = take(R * group * most(a.depth, a.value_depth) * pitch);
-    tables = take(backward ? group * table_size() * N : 0);
-    if (base) {
-      for (int64_t i = 0; i < zeroed; ++i) base[i] = 0.0f;
-      for (int64_t i = 0; i < pitch; ++i) nothing[i] = OUTSIDE, everything[i] = 0.0f;
-      for (int64_t i = 0; i < R * pitch; ++i) lse[i] = 0.0f;
-      if (backward) {
-        for (int64_t i = 0; i < group * table_size() * N; ++i) tables[i] = 0.0f;
-        blank(weights), blank(slopes);
-      }
-    }
+    if (backward) ring(weights, group * window), ring(slopes, group * window);
+    if (!base) return used;
+    for (int64_t i = 0; i < zeroed; ++i) base[i] = 0.0f;
+    for (int64_t i = 0; i < pitch; ++i) nothing[i] = OUTSIDE, mine[i] = 0.0f;
+    for (int64_t image = 0; image < images; ++image)
+      for (int64_t x = own_columns.from; x < own_columns.to; ++x) mine[lane(image, x)] = 1.0f;
+    if (backward) blank(weights), blank(slopes);
     return used;
   }
 
@@ -133,64 +67,12 @@ struct Work {
     }
   }
 
-  int64_t table_size() const {
-    return a.window_rows * a.row_table.depth + a.window_columns * a.column_table.depth;
-  }
-  bool inside(int64_t y) const { return y >= 0 && y < rows; }
-
-  template <class T>
-  T* at(const Map& map, int64_t image, int64_t h, int64_t y) const {
-    return (T*)map.data + (batch + image) * map.batch + (head + h) * map.head +
-           (row_residue + y * a.step_rows) * map.row + column_residue * map.column;
-  }
-
-  template <class T>
-  void read(float* row, const Map& map, int64_t y, int64_t channels, float factor) const {
-    // Heads whose channels follow each other are one run.
-    const bool joined = map.head == channels * map.channel;
-    const int64_t runs = joined ? 1 : group, length = joined ? group * channels : channels;
-    for (int64_t image = 0; image < images; ++image)
-      for (int64_t h = 0; h < runs; ++h)
-        pack(row + h * channels * pitch + lead + image * apart, pitch, at<const T>(map, image, h, y), length, columns,
-             map.channel, map.column * a.step_columns, factor);
-  }
-  template <class T>
-  void write(const float* row, const Map& map, int64_t y, int64_t channels, float factor) const {
-    const bool joined = map.head == channels * map.channel;
-    const int64_t runs = joined ? 1 : group, length = joined ? group * channels : channels;
-    for (int64_t image = 0; image < images; ++image)
-      for (int64_t h = 0; h < runs; ++h)
-        unpack(row + h * channels * pitch + lead + image * apart, pitch, at<T>(map, image, h, y), length, columns,
-               map.channel, map.column * a.step_columns, factor);
-  }
-  void read(float* row, const Map& map, int64_t y, int64_t channels, float factor = 1.0f) const {
-    a.bfloat16 ? read<uint16_t>(row, map, y, channels, factor) : read<float>(row, map, y, channels, factor);
-  }
-  void write(const float* row, const Map& map, int64_t y, int64_t channels, float factor = 1.0f) const {
-    a.bfloat16 ? write<uint16_t>(row, map, y, channels, factor) : write<float>(row, map, y, channels, factor);
-  }
-
-  float* lse_at(int64_t image, int64_t h, int64_t y) const {
-    return a.lse + (((batch + image) * a.heads + head + h) * a.rows + row_residue + y * a.step_rows) * a.columns +
-           column_residue;
-  }
-
-  void read_bias(int64_t y) {
-    float* row = bias.row(y);
-    for (int64_t i = 0; i < pitch; ++i) row[i] = a.masked_border ? OUTSIDE : 0.0f;
-    for (int64_t image = 0; image < images; ++image)
-      for (int64_t x = 0; x < columns; ++x) {
-        const int64_t from = ((batch + image) * a.rows + row_residue + y * a.step_rows) * a.columns + column_residue;
-        row[lead + image * apart + x] = !a.mask || a.mask[from + x * a.step_columns] ? 0.0f : OUTSIDE;
-      }
-  }
-
   // Keys, values and their bias up to the rows that the queries before `end` see.
   void read_keys(int64_t& next, int64_t end) {
     for (; next < least(end + half_rows, rows); ++next) {
-      read(k.row(next), a.k, next, a.depth);
-      read(v.row(next), a.v, next, a.value_depth);
-      if (a.drops_keys()) read_bias(next);
+      read(k.row(next), a.k, next, key_columns, a.depth);
+      read(v.row(next), a.v, next, key_columns, a.value_depth);
+      if (a.drops_keys()) read_bias(bias.row(next), next);
     }
   }
 
@@ -198,10 +80,6 @@ struct Work {
     if (!a.drops_keys()) return nullptr;
     if (inside(y)) return bias.row(y);
     return a.masked_border ? nothing : everything;
-  }
-
-  const float* table(const Table& t, int64_t h, int64_t offsets) const {
-    return t.data + (t.heads > 1 ? head + h : 0) * offsets * t.depth;
   }
 
   // Logits of `count` query rows from y, of the vector of queries at lane x; and their products with the tables.
@@ -283,19 +161,15 @@ struct Work {
   }
 
   void forward() {
-    int64_t next = most(0, first - half_rows);
-    q.origin = first;
-    for (int64_t y = first; y < last; y += R) {
-      const int count = (int)least(R, last - y);
+    int64_t next = most(0, own_rows.from - half_rows);
+    q.origin = own_rows.from;
+    for (int64_t y = own_rows.from; y < own_rows.to; y += R) {
+      const int count = (int)least(R, own_rows.to - y);
       read_keys(next, y + count);
-      for (int r = 0; r < count; ++r) read(q.row(y + r), a.q, y + r, a.depth, a.scale * LOG2E);
+      for (int r = 0; r < count; ++r) read(q.row(y + r), a.q, y + r, query_columns, a.depth, a.scale * LOG2E);
       for (int64_t h = 0; h < group; ++h) {
         for (int64_t x = 0; x < lanes; x += N) attend(y, count, h, x);
-        if (!a.lse) continue;
-        for (int r = 0; r < count; ++r)
-          for (int64_t image = 0; image < images; ++image)
-            unpack(lse + r * pitch + lead + image * apart, pitch, lse_at(image, h, y + r), 1, columns, 0,
-                   a.step_columns, 1.0f);
+        for (int r = 0; a.lse && r < count; ++r) write_lse(lse + r * pitch, h, y + r);
       }
       for (int r = 0; r < count; ++r) write(out_row(r, a.value_depth), a.out, y + r, a.value_depth);
     }
@@ -337,28 +211,25 @@ struct Work {
   }
 
   void backward(float* table_grads) {
-    const int64_t begin = most(0, first - half_rows), end = least(rows, last + half_rows);
-    int64_t next = most(0, begin - half_rows), done = first;
-    q.origin = grad.origin = weights.origin = slopes.origin = begin;
-    for (int64_t y = begin; y < end; y += R) {
+    const int64_t end = query_rows.to;
+    int64_t next = most(0, query_rows.from - half_rows), done = own_rows.from;
+    q.origin = grad.origin = weights.origin = slopes.origin = query_rows.from;
+    for (int64_t y = query_rows.from; y < end; y += R) {
       const int count = (int)least(R, end - y);
       read_keys(next, y + count);
       for (int r = 0; r < count; ++r) {
-        read(q.row(y + r), a.q, y + r, a.depth, a.scale * LOG2E);
-        read(grad.row(y + r), a.grad, y + r, a.value_depth);
+        read(q.row(y + r), a.q, y + r, query_columns, a.depth, a.scale * LOG2E);
+        read(grad.row(y + r), a.grad, y + r, query_columns, a.value_depth);
       }
       for (int64_t h = 0; h < group; ++h) {
-        for (int r = 0; r < count; ++r)
-          for (int64_t image = 0; image < images; ++image)
-            pack(lse + r * pitch + lead + image * apart, pitch, (const float*)lse_at(image, h, y + r), 1, columns, 0,
-                 a.step_columns, 1.0f);
+        for (int r = 0; r < count; ++r) read_lse(lse + r * pitch, h, y + r);
         for (int64_t x = 0; x < lanes; x += N) slope(y, count, h, x);
       }
       for (int r = 0; r < count; ++r)
-        if (y + r >= first && y + r < last) write(out_row(r, a.depth), a.q_grad, y + r, a.depth, a.scale);
+        if (own_rows.holds(y + r)) write(out_row(r, a.depth), a.q_grad, y + r, a.depth, a.scale);
       // Keys that no query to come will see.
-      const int64_t ready = y + count == end ? last : least(last, y + count - half_rows);
-      for (; done < ready; done += least(R, ready - done)) gather_keys(done, (int)least(R, ready - done), begin, end);
+      const int64_t ready = y + count == end ? own_rows.to : least(own_rows.to, y + count - half_rows);
+      for (; done < ready; done += least(R, ready - done)) gather_keys(done, (int)least(R, ready - done));
     }
     for (int64_t i = 0; i < group * table_size(); ++i) table_grads[i] = sum(load(tables + i * N)) * LN2;
   }
@@ -381,12 +252,13 @@ struct Work {
                        own + (R + r) * stride);
     const Rows<float> q_grads = results(h, x, a.depth);
     gather_window(y, count, {slopes.row(y) + at, slopes.size}, pitch, k, h, x, a.depth, q_grads, pitch);
-    if (y + count <= first || y >= last) return;  // computed for the keys of the stripe alone
+    if (y + count <= own_rows.from || y >= own_rows.to) return;  // computed for the keys of the stripe alone
     const Rows<const float> queries{q.row(y) + h * a.depth * pitch + lead + x, q.size}, by_row{own + R * stride, stride};
+    const vf ours = whole_rows() ? splat(1.0f) : load(mine + lead + x);
     float* to = tables + h * table_size() * N;
-    table_backward(y, count, queries, a.row_table, h, a.window_rows, by_row, to, q_grads);
+    table_backward(y, count, queries, a.row_table, h, a.window_rows, by_row, to, q_grads, ours);
     table_backward(y, count, queries, a.column_table, h, a.window_columns, {by_row.first + a.window_rows * N, stride},
-                   to + a.window_rows * a.row_table.depth * N, q_grads);
+                   to + a.window_rows * a.row_table.depth * N, q_grads, ours);
   }
 
   // Weights and the slopes of one query row into their bands; the slopes' sums by row and by column of the window.
@@ -424,14 +296,14 @@ struct Work {
 
   // What the slopes of q.r give to the queries (added to their gradients) and to the table.
   void table_backward(int64_t y, int count, Rows<const float> queries, const Table t, int64_t h, int64_t offsets,
-                      Rows<const float> slopes, float* to, Rows<float> q_grads) {
+                      Rows<const float> slopes, float* to, Rows<float> q_grads, vf ours) {
     const float* table_rows = table(t, h, offsets);
     const int64_t pitch = this->pitch;
     for (int64_t c = 0; c < t.depth; ++c) {
       vf x[R], sum[R] = {};
-      // Rows of other stripes give nothing to the table.
+      // Queries of other units give nothing to the table.
       for (int r = 0; r < R; ++r)
-        x[r] = r < count && y + r >= first && y + r < last ? load(queries[r] + (t.start + c) * pitch) : vf{};
+        x[r] = r < count && own_rows.holds(y + r) ? load(queries[r] + (t.start + c) * pitch) * ours : vf{};
       for (int64_t o = 0; o < offsets; ++o) {
         const vf entry = splat(table_rows[o * t.depth + c]);
         float* cell = to + (o * t.depth + c) * N;
@@ -452,7 +324,7 @@ struct Work {
   }
 
   // Gradients of keys and values: of the bands of all queries that see them.
-  void gather_keys(int64_t key, int count, int64_t begin, int64_t end) {
+  void gather_keys(int64_t key, int count) {
     for (int part = 0; part < 2; ++part) {
       const int64_t channels = part ? a.depth : a.value_depth;
       const Ring &band = part ? slopes : weights, &other = part ? q : grad;
@@ -460,7 +332,7 @@ struct Work {
         for (int64_t x = 0; x < lanes; x += N) {
           const Rows<float> to = results(h, x, channels);
           zero(count, to, pitch, channels);
-          for (int64_t y = most(begin, key - half_rows); y < least(end, key + count + half_rows); ++y) {
+          for (int64_t y = most(query_rows.from, key - half_rows); y < least(query_rows.to, key + count + half_rows); ++y) {
             const int low = (int)most(0, y - half_rows - key), high = (int)least(count, y + half_rows + 1 - key);
             const int64_t offset = (key + low - y + half_rows) * a.window_columns, at = lead + x + half_columns;
             const Rows<const float> left{band.row(y) + (h * window + offset) * pitch + at, a.window_columns * pitch};
@@ -476,7 +348,7 @@ struct Work {
 
 // Images side by side that fill vectors best, the fewest of those that come near.
 static int64_t side_by_side(const Local& a) {
-  const int64_t columns = (a.columns + a.step_columns - 1) / a.step_columns, half = a.window_columns / 2;
+  const int64_t columns = parts(a.columns, a.step_columns), half = a.window_columns / 2;
   double fill[9], best = 0;
   for (int64_t m = 1; m <= 8; ++m) {
     fill[m] = m <= a.batch ? (double)(m * columns) / (double)up(m * (columns + half) - half, N) : 0;
@@ -488,19 +360,23 @@ static int64_t side_by_side(const Local& a) {
 }
 
 static LocalPlan plan(const Local& a, bool backward) {
-  LocalPlan plan{1, side_by_side(a), 1, 0, 0, 0};
+  LocalPlan plan{};
+  plan.head_group = 1, plan.side_by_side = side_by_side(a);
   // Narrow heads of a channels-last map share cache lines.
   while (a.q.channel == 1 && plan.head_group * a.depth < 16 && a.heads % (2 * plan.head_group) == 0)
     plan.head_group *= 2;
-  const int64_t maps = (a.batch + plan.side_by_side - 1) / plan.side_by_side * (a.heads / plan.head_group) *
-                       a.step_rows * a.step_columns;
-  // Enough units for many cores; a stripe of the backward computes the queries around it again.
-  const int64_t tall = (backward ? 8 : 2) * (2 * (a.window_rows / 2) + R) / 2;
-  const int64_t rows = (a.rows + a.step_rows - 1) / a.step_rows;
-  if (maps) plan.stripes = most(1, least((31 + maps) / maps, rows / tall));
+  const int64_t rows = parts(a.rows, a.step_rows), columns = parts(a.columns, a.step_columns);
+  // Rings of wider maps would not fit the second cache; around a tile, the backward computes queries again.
+  const int64_t widest = backward ? 128 : 256;
+  plan.tiles = columns <= widest ? 1 : parts(columns, widest - (backward ? 2 * (a.window_columns / 2) : 0));
+  const int64_t maps = parts(a.batch, plan.side_by_side) * (a.heads / plan.head_group) * a.step_rows * a.step_columns *
+                       plan.tiles;
+  // Enough units for many cores, but no stripes so flat that most of what they read or compute is around them.
+  const int64_t tall = (backward ? 4 : 1) * (2 * (a.window_rows / 2) + R);
+  plan.stripes = maps ? most(1, least(parts(32, maps), rows / tall)) : 1;
   plan.units = maps * plan.stripes;
   if (plan.units) {
-    Work work(a, plan, 0);
+    Work work(a, plan, 0, backward);
     plan.scratch = work.allot(nullptr, backward);
     plan.table_size = work.group * work.table_size();
   }
@@ -508,21 +384,21 @@ static LocalPlan plan(const Local& a, bool backward) {
 }
 
 static void forward(const Local& a, const LocalPlan& plan, int64_t unit, float* scratch) {
-  Work work(a, plan, unit);
+  Work work(a, plan, unit, false);
   if (work.columns == 0) return;  // a residue of a dilation larger than the map
   work.allot(scratch, false);
   work.forward();
 }
 
 static void backward(const Local& a, const LocalPlan& plan, int64_t unit, float* scratch) {
-  Work work(a, plan, unit);
+  Work work(a, plan, unit, true);
   float* table_grads = a.table_grads + unit * plan.table_size;
-  work.allot(scratch, true);
-  if (work.columns > 0) {
-    work.backward(table_grads);
-  } else {
+  if (work.columns == 0) {
     for (int64_t i = 0; i < plan.table_size; ++i) table_grads[i] = 0.0f;
+    return;
   }
+  work.allot(scratch, true);
+  work.backward(table_grads);
 }
 
 extern const foveal::LocalKernels local_kernels;

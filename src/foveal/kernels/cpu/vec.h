@@ -69,15 +69,16 @@ FOVEAL_INLINE void narrow(uint16_t* p, float x) {
 }
 
 // 2^x for x <= 127, relative error below 2e-7 down to x = -126; below, an error of at most 2^-126, and exactly 0 from
-// -127 on.
+// -150 on (without AVX-512 from -127 on). NaN stays NaN, whatever its bits.
 FOVEAL_INLINE vf exp2(vf x) {
 #if FOVEAL_LANES == 16 && defined(__AVX512F__)
   const vf whole = _mm512_roundscale_ps(x, 0);
   const vf f = x - whole;
 #else
   x = upper(splat(-127.0f), x);
-  const vf shifted = x + 12582912.0f;  // 1.5 * 2^23: the integer part lands in the lowest bits
-  const vf f = x - (shifted - 12582912.0f);
+  // 1.5 * 2^23 + 127: the integer part lands in the lowest bits, as the exponent of a float.
+  const vf shifted = x + 12583039.0f;
+  const vf f = x - (shifted - 12583039.0f);
 #endif
   // Minimax of degree 5 on [-1/2, 1/2] among those that are exact at 0, which gives exact powers and the exact 0.
   vf p = splat(1.326472909586127e-3f);
@@ -89,7 +90,7 @@ FOVEAL_INLINE vf exp2(vf x) {
 #if FOVEAL_LANES == 16 && defined(__AVX512F__)
   return _mm512_scalef_ps(p, whole);
 #else
-  return (vf)((vi)p + ((vi)shifted << 23));
+  return p * (vf)((vi)shifted << 23);
 #endif
 }
 
@@ -102,7 +103,7 @@ FOVEAL_INLINE void keep(vf& x) {
 #endif
 }
 
-// log2(x) for normal x > 0, absolute error below 2e-7 + 1e-7 |log2 x|.
+// log2(x) for normal x > 0, absolute error below 2e-7 + 1e-7 |log2 x|. NaN stays NaN.
 FOVEAL_INLINE vf log2(vf x) {
   vi bits = (vi)x;
   vi exponent = (bits - 0x3f3504f3) >> 23;  // so that the mantissa lies between sqrt(1/2) and sqrt(2)
@@ -116,7 +117,7 @@ FOVEAL_INLINE vf log2(vf x) {
   p = p * f + 4.8091064292651386e-1f;
   p = p * f - 7.213473468070407e-1f;
   p = p * f + 1.4426950036526216f;
-  return p * f + __builtin_convertvector(exponent, vf);
+  return x == x ? p * f + __builtin_convertvector(exponent, vf) : x;
 }
 
 FOVEAL_INLINE float sum(vf x) {
