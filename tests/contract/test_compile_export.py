@@ -44,6 +44,9 @@ def registered():
 def test_the_registered_operators_are_the_known_ones():
     attention = {"local_attention", "local_attention_backward"}
     native = {"cpu_local_attention", "cpu_local_attention_backward"}
+    for name in ("efficient_context", "efficient_read", "efficient_folded", "external_slots"):
+        native |= {f"cpu_{name}", f"cpu_{name}_backward"}
+    native |= {"cpu_efficient_context_backward_add_"}
     assert registered() == attention | native | ABOUT_KERNELS
 
 
@@ -75,6 +78,64 @@ def test_native_local_attention_passes_opcheck(channels_last, masked):
     lse = torch.zeros(1, 2, 5, 6)
     arguments = (maps[2], lse, *maps, *tables, mask, 3, 3, 1, 1, 0.5, masked, channels_last)
     torch.library.opcheck(torch.ops.foveal.cpu_local_attention_backward.default, arguments)
+
+
+def flat(channels, last, heads=2):
+    """Maps (batch, heads, channels, positions) of 7 positions in either memory format."""
+    if last:
+        return torch.randn(2, 7, heads, channels).permute(0, 2, 3, 1).requires_grad_()
+    return torch.randn(2, heads, channels, 7, requires_grad=True)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("scaling", [False, True])
+def test_native_efficient_attention_passes_opcheck(last, scaling):
+    ops, mask = torch.ops.foveal, torch.rand(2, 7) > 0.5
+    k, v = flat(3, last), flat(5, last)
+    weight, bias = torch.randn(2, 3, 5, requires_grad=True), torch.randn(2, 3, requires_grad=True)
+    torch.library.opcheck(ops.cpu_efficient_context.default, (k, None, None, v, mask, scaling))
+    torch.library.opcheck(ops.cpu_efficient_context.default, (v, weight, bias, None, None, scaling))
+    read = torch.randn(2, 2, 3, 5, requires_grad=True)
+    for x, *linear in ((k, None, None), (v, weight, bias)):
+        settings = (None, 1, 0 if scaling else 1, False)
+        torch.library.opcheck(ops.cpu_efficient_read.default, (x, *linear, None, read, None, *settings, False, last))
+        inner = [t if t is None else t.detach() for t in (flat(5, last), x, *linear, None, read, None)]
+        torch.library.opcheck(ops.cpu_efficient_read_backward.default, (*inner, *settings, last))
+    held, stats = ops.cpu_efficient_context(k, None, None, v, mask, scaling)
+    inner = [t.detach() for t in (read, held, stats, k)]
+    inner += [None, None, v.detach(), mask, scaling, last]
+    torch.library.opcheck(ops.cpu_efficient_context_backward.default, inner)
+    held, stats = ops.cpu_efficient_context(v, weight, bias, None, None, scaling)
+    inner = [t.detach() for t in (torch.zeros_like(v), read, held, stats, v, weight, bias)]
+    torch.library.opcheck(ops.cpu_efficient_context_backward_add_.default, (*inner, scaling))
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_native_folded_efficient_attention_passes_opcheck(last, biased):
+    x, small = flat(6, last, heads=1), []
+    for rows, columns in ((4, 6), (4, 6), (2, 6), (6, 2)):
+        small += [torch.randn(rows, columns, requires_grad=True)]
+        small += [torch.randn(rows, requires_grad=True) if biased else None]
+    arguments = (x, *small, 2, True, last)
+    torch.library.opcheck(torch.ops.foveal.cpu_efficient_folded.default, arguments)
+    _, held, stats = torch.ops.foveal.cpu_efficient_folded(*arguments)
+    inner = [t if t is None else t.detach() for t in (flat(6, last, heads=1), held, stats, x, *small)]
+    torch.library.opcheck(torch.ops.foveal.cpu_efficient_folded_backward.default, (*inner, 2, True, last))
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_native_external_attention_passes_opcheck(last):
+    ops, x, mask = torch.ops.foveal, flat(5, last), torch.rand(2, 7) > 0.5
+    weight, bias = torch.randn(1, 3, 5, requires_grad=True), torch.randn(1, 3, requires_grad=True)
+    arguments = (x, weight, bias, mask)
+    torch.library.opcheck(ops.cpu_external_slots.default, arguments)
+    scores, stats = (t.detach().requires_grad_() for t in ops.cpu_external_slots(*arguments))
+    read, out_bias = torch.randn(1, 1, 3, 5, requires_grad=True), torch.randn(1, 5, requires_grad=True)
+    arguments = (scores, None, None, stats, read, out_bias, mask, 1, 2, False)
+    torch.library.opcheck(ops.cpu_efficient_read.default, (*arguments, False, last))
+    inner = [t.detach() for t in (scores, stats, scores, stats, x, weight, bias)]
+    torch.library.opcheck(ops.cpu_external_slots_backward.default, (*inner, mask, last))
 
 
 def test_every_registered_operator_has_a_flop_formula():

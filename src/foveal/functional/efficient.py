@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 from foveal.functional.backends import Backend, Backends
-from foveal.functional.inputs import autocast, check_choice, check_equal, check_maps, check_mask, wide_dtype
+from foveal.functional.inputs import (
+    autocast,
+    check_choice,
+    check_equal,
+    check_maps,
+    check_mask,
+    refuse_forward_mode,
+    wide_dtype,
+)
+from foveal.kernels.cpu import efficient as native
 
 Normalization = Literal["softmax", "scaling"]
 
@@ -37,7 +46,8 @@ def efficient_attention(
         normalization: ``"softmax"``: queries over their channels, keys over positions; ``"scaling"``: both divided
             by the square root of the number of keys attended to, which equals dot-product attention divided by it.
         mask: boolean ``(batch, *key_space)``, True for positions that may be attended to.
-        backend: one of ``BACKENDS.names()``; None takes the order that costs less. Both are exact.
+        backend: one of ``BACKENDS.names()``; None takes the order that costs less, natively where that is possible.
+            All are exact.
 
     Returns:
         ``(batch, heads, e, *space)``; zeros where there is nothing to attend to.
@@ -45,7 +55,7 @@ def efficient_attention(
     Raises:
         ShapeError: shapes disagree.
         OptionError: ``normalization`` is unknown.
-        BackendError: the named backend does not exist.
+        BackendError: the named backend does not exist or cannot run the call.
     """
     check_maps("efficient_attention", q=q, k=k, v=v)
     check_equal("efficient_attention", "batch, heads and depth of q and k", q=q.shape[:3], k=k.shape[:3])
@@ -88,6 +98,15 @@ def context(k: Tensor, v: Tensor, *, normalization: Normalization = "softmax", m
     if v.shape[1] == 1 and k.shape[1] > 1:
         return (weights.flatten(1, 2) @ v.squeeze(1).mT).unflatten(1, k.shape[1:3])
     return weights @ v.mT
+
+
+def _native(q: Tensor, k: Tensor, v: Tensor, *, normalization: Normalization, mask: Tensor | None) -> Tensor:
+    """The context first, in two passes that keep blocks of positions in the cache."""
+    refuse_forward_mode("efficient_attention", q, k, v)
+    seen = mask.flatten(1).contiguous() if mask is not None else None
+    held = native.context(k.flatten(3), v.flatten(3), seen, normalization == "scaling")
+    weights = native.PLAIN if normalization == "scaling" else native.SOFTMAX
+    return native.read(q.flatten(3), held, weights=weights).unflatten(3, q.shape[3:])
 
 
 def _context_first(q: Tensor, k: Tensor, v: Tensor, *, normalization: Normalization, mask: Tensor | None) -> Tensor:
@@ -137,6 +156,7 @@ def _sizes(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int, int]:
 
 BACKENDS = Backends(
     "efficient_attention",
+    Backend("native", _native, cost=_context_cost, why_not=native.why_not),
     Backend("context", _context_first, cost=_context_cost),
     Backend("map", _map_first, cost=_map_cost),
     reference=reference,

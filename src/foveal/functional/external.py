@@ -15,7 +15,16 @@ from torch import Tensor
 
 from foveal.errors import ShapeError
 from foveal.functional.backends import Backend, Backends
-from foveal.functional.inputs import autocast, check_beside, check_choice, check_maps, check_mask, wide_dtype
+from foveal.functional.inputs import (
+    autocast,
+    check_beside,
+    check_choice,
+    check_maps,
+    check_mask,
+    refuse_forward_mode,
+    wide_dtype,
+)
+from foveal.kernels.cpu import external as native
 
 Normalization = Literal["double", "softmax"]
 EPS = 1e-9
@@ -49,7 +58,7 @@ def external_attention(
     Raises:
         ShapeError: shapes disagree.
         OptionError: ``normalization`` is unknown.
-        BackendError: the named backend does not exist.
+        BackendError: the named backend does not exist or cannot run the call.
     """
     _check(x, memory_key, memory_value, key_bias, normalization, mask)
     x, memory_key, memory_value = autocast(x, memory_key, memory_value)
@@ -97,6 +106,27 @@ def normalize_slots(logits: Tensor, *, normalization: Normalization = "double", 
         weights = logits.masked_fill(~seen, torch.finfo(logits.dtype).min).softmax(3, dtype=wide)
         weights = weights.masked_fill(~seen, 0.0)
     return weights / (weights.sum(2, keepdim=True) + EPS)
+
+
+def _native(
+    x: Tensor,
+    memory_key: Tensor,
+    memory_value: Tensor,
+    *,
+    normalization: Normalization,
+    key_bias: Tensor | None,
+    mask: Tensor | None,
+) -> Tensor:
+    refuse_forward_mode("external_attention", x, memory_key, memory_value)
+    memories = [m if m.dim() == 3 else m[None] for m in (memory_key, memory_value)]
+    out = native.external_attention(
+        x.flatten(3),
+        *memories,
+        key_bias=key_bias if key_bias is None or key_bias.dim() == 2 else key_bias[None],
+        double=normalization == "double",
+        mask=mask.flatten(1).contiguous() if mask is not None else None,
+    )
+    return out.unflatten(3, x.shape[3:])
 
 
 def _slots(x: Tensor, memory_key: Tensor, memory_value: Tensor, *, key_bias: Tensor | None, **options: Any) -> Tensor:
@@ -147,4 +177,9 @@ def _cost(x: Tensor, memory_key: Tensor, memory_value: Tensor, **_: Any) -> floa
     return positions * memory_key.shape[-2] * (memory_key.shape[-1] + memory_value.shape[-1])
 
 
-BACKENDS = Backends("external_attention", Backend("slots", _slots, cost=_cost), reference=reference)
+BACKENDS = Backends(
+    "external_attention",
+    Backend("native", _native, cost=_cost, why_not=native.why_not),
+    Backend("slots", _slots, cost=_cost),
+    reference=reference,
+)

@@ -19,7 +19,9 @@ from foveal.functional.efficient import (
     normalize_keys,
     normalize_queries,
 )
-from foveal.functional.inputs import check_choice
+from foveal.functional.inputs import autocast, check_choice, refuse_forward_mode
+from foveal.kernels.cpu.efficient import why_not
+from foveal.kernels.cpu.efficient_folded import folded_efficient_attention
 from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes, column
 from foveal.layers.pointwise import Pointwise, channels_last, product
 
@@ -94,6 +96,8 @@ class EfficientAttention(AttentionLayer):
         if self.backend is not None:
             return self.output_from(self.attend(x), x)
         fold_value, fold_output = self._folds(math.prod(x.shape[2:]))
+        if fold_value and fold_output and self.normalization == "softmax" and why_not(*autocast(x)) is None:
+            return self._native(x)
         q = normalize_queries(self.split(self.query(x)).flatten(3), self.normalization)
         k = self.split(self.key(x)).flatten(3)
         held = self._folded_context(k, x) if fold_value else self._context(k, x)
@@ -104,6 +108,17 @@ class EfficientAttention(AttentionLayer):
         read = (held @ per_head).flatten(1, 2)
         out = self._read(q.flatten(1, 2), read, x).unflatten(2, x.shape[2:])
         return x + out if self.residual else out
+
+    def _native(self, x: Tensor) -> Tensor:
+        """Everything in two passes over blocks of positions; under autocast the sum with the map keeps its type."""
+        refuse_forward_mode("EfficientAttention", x, *self.parameters())
+        (low,) = autocast(x)
+        assert isinstance(self.output, Pointwise)
+        linear = [(p.weight, p.bias) for p in (self.query, self.key, self.value, self.output)]
+        within = self.residual and low.dtype == x.dtype
+        out = folded_efficient_attention(low.flatten(2), *linear, heads=self.heads, residual=within)
+        out = out.unflatten(2, x.shape[2:])
+        return x + out if self.residual and not within else out
 
     def _read(self, q: Tensor, read: Tensor, x: Tensor) -> Tensor:
         """``(batch, channels, n)`` from queries ``(batch, d, n)`` and the projected context, laid out like ``x``."""

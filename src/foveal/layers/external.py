@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from foveal.functional.external import Normalization, external_attention, normalize_slots
-from foveal.functional.inputs import check_choice
+from foveal.functional.inputs import autocast, check_choice, refuse_forward_mode
+from foveal.kernels.cpu import external as native
 from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes, column
 from foveal.layers.pointwise import BatchNorm, Pointwise, pointwise
 
@@ -70,12 +71,8 @@ class _External(AttentionLayer):
         folded = self.heads * self.slots * self.channels
         return folded < both, folded < both
 
-    def _logits(self, x: Tensor) -> Tensor:
-        """``(batch, heads, slots, n)``, by the folded or the separate linear maps."""
-        if not self._folds()[0]:
-            q = self.split(self.query(x)).flatten(3)
-            logits = self.memory_key @ q
-            return logits if self.memory_key_bias is None else logits + self.memory_key_bias[:, None].to(logits.dtype)
+    def _folded_key(self) -> tuple[Tensor, Tensor | None]:
+        """The query projection and the key memory as one map: ``(heads slots, channels)`` and its bias."""
         per_head = self.query.weight.unflatten(0, (self.heads, -1))
         weight = (self.memory_key @ per_head).flatten(0, 1)
         bias = None
@@ -83,22 +80,52 @@ class _External(AttentionLayer):
             bias = self.query.bias.unflatten(0, (self.heads, -1)) @ self.memory_key.mT
         if self.memory_key_bias is not None:
             bias = self.memory_key_bias.expand(self.heads, -1) + (0 if bias is None else bias)
-        return pointwise(x.flatten(2), weight, None if bias is None else bias.flatten()).unflatten(1, (self.heads, -1))
+        return weight, None if bias is None else bias.flatten()
 
-    def _projected(self, x: Tensor) -> Tensor:
-        """The output projection of what is attended to."""
-        if self.backend is not None:
-            return self._project(self.attend(x))
-        weights = normalize_slots(self._logits(x), normalization=self.normalization).to(x.dtype)
-        if not self._folds()[1]:
-            return self._project((self._memory_value().mT @ weights).unflatten(3, x.shape[2:]))
+    def _folded_value(self) -> tuple[Tensor, Tensor | None]:
+        """The value memory and the output projection as one map: ``(channels, heads slots)`` and its bias."""
         per_head = self.output.weight.unflatten(1, (self.heads, -1)).transpose(0, 1)
         weight = (per_head @ self._memory_value().mT).transpose(0, 1).flatten(1)
         bias: Tensor | None = self.output.bias
         if self.memory_value_bias is not None:
             constant = self.memory_value_bias.repeat(1, self.heads) @ self.output.weight.mT
             bias = constant[0] if bias is None else bias + constant[0]
-        return pointwise(weights.flatten(1, 2), weight, bias, like=x).unflatten(2, x.shape[2:])
+        return weight, bias
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """``(batch, heads, slots, n)``, by the folded or the separate linear maps."""
+        if not self._folds()[0]:
+            q = self.split(self.query(x)).flatten(3)
+            logits = self.memory_key @ q
+            return logits if self.memory_key_bias is None else logits + self.memory_key_bias[:, None].to(logits.dtype)
+        return pointwise(x.flatten(2), *self._folded_key()).unflatten(1, (self.heads, -1))
+
+    def _projected(self, x: Tensor) -> Tensor:
+        """The output projection of what is attended to."""
+        if self.backend is not None:
+            return self._project(self.attend(x))
+        if all(self._folds()) and native.why_not(*autocast(x)) is None:
+            return self._native(x)
+        weights = normalize_slots(self._logits(x), normalization=self.normalization).to(x.dtype)
+        if not self._folds()[1]:
+            return self._project((self._memory_value().mT @ weights).unflatten(3, x.shape[2:]))
+        return pointwise(weights.flatten(1, 2), *self._folded_value(), like=x).unflatten(2, x.shape[2:])
+
+    def _native(self, x: Tensor) -> Tensor:
+        """Scores, weights and what they read, a block of positions at a time; heads are groups of slots."""
+        refuse_forward_mode(type(self).__name__, x, *self.parameters())
+        (low,) = autocast(x)
+        (key, key_bias), (value, value_bias) = self._folded_key(), self._folded_value()
+        out = native.external_attention(
+            low.flatten(2).unsqueeze(1),
+            key[None],
+            value.mT[None],
+            key_bias=None if key_bias is None else key_bias[None],
+            value_bias=None if value_bias is None else value_bias[None],
+            double=self.normalization == "double",
+            groups=self.heads,
+        )
+        return out.squeeze(1).unflatten(2, x.shape[2:])
 
     def attention_map(self, x: Tensor, *, at: tuple[int, ...]) -> Tensor:
         """The weights ``(batch, heads, slots)`` of a position on the memory slots."""
