@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from foveal import BackendError, OptionError, ShapeError, dot_product_attention, local_attention
 from foveal.analysis import peak_memory
+from foveal.kernels import cpu
 from foveal.kernels.pytorch import local as kernel
 from foveal.kernels.pytorch.tiles import add_keys, cut_keys, cut_queries, join_queries, parts, plan
 
@@ -135,6 +136,16 @@ def test_derivatives_that_do_not_exist_raise_instead_of_giving_zeros():
     q.requires_grad_()
     (gradient,) = torch.autograd.grad(local_attention(q, k, v, kernel_size=3).sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="no autograd formula"):
+        gradient.sum().backward()
+
+
+@pytest.mark.skipif(cpu.WHY_NOT is not None, reason=str(cpu.WHY_NOT))
+def test_second_derivatives_of_the_native_evaluation_raise_too():
+    q, k, v = maps((4, 4), dtype=torch.float32)
+    q.requires_grad_()
+    out = local_attention(q, k, v, kernel_size=3, backend="native")
+    (gradient,) = torch.autograd.grad(out.square().sum(), q, create_graph=True)
+    with pytest.raises(NotImplementedError, match="second derivatives are only available with backend='reference'"):
         gradient.sum().backward()
 
 

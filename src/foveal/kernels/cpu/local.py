@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from foveal.kernels.cpu.derivatives import refuse_second_derivatives
 from foveal.kernels.cpu.load import WHY_NOT
 from foveal.kernels.pytorch.local import flops
 
@@ -99,6 +100,7 @@ def _register() -> None:
         return *maps, *tables, *(None,) * 9
 
     torch.library.register_autograd(name, backward, setup_context=save)
+    refuse_second_derivatives(f"{name}_backward", "local_attention")
 
     @register_flop_formula(torch.ops.foveal.cpu_local_attention)
     def _(q, k, v, row_table, column_table, mask, rows, columns, *args, out_shape=None, **kw):  # type: ignore[no-untyped-def]
