@@ -44,6 +44,7 @@ def registered():
 def test_the_registered_operators_are_the_known_ones():
     attention = {"local_attention", "local_attention_backward"}
     native = {"cpu_local_attention", "cpu_local_attention_backward"}
+    native |= {"cpu_explicit_attention", "cpu_explicit_attention_backward"}
     for name in ("efficient_context", "efficient_read", "efficient_folded", "external_slots"):
         native |= {f"cpu_{name}", f"cpu_{name}_backward"}
     native |= {"cpu_efficient_context_backward_add_"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,9 +24,11 @@ from foveal.functional.inputs import (
     check_maps,
     check_mask,
     check_number,
+    refuse_forward_mode,
     wide_dtype,
     without_autocast,
 )
+from foveal.kernels.cpu import explicit as native
 
 
 def explicit_attention(
@@ -65,6 +68,11 @@ def explicit_attention(
     run = BACKENDS.pick(backend, v, decay=decay, offset=offset, mask=mask)
     with without_autocast(v):
         return run(v, decay=decay, radius=radius, offset=offset, mask=mask)
+
+
+def _native(v: Tensor, *, decay: Decay, radius: Tensor, offset: float, mask: None) -> Tensor:
+    refuse_forward_mode("explicit_attention", v, radius)
+    return native.explicit_attention(v, radius, decay, offset)
 
 
 def _normalized(
@@ -215,6 +223,11 @@ def _separable_cost(v: Tensor, **_: Any) -> float:
     return _channels(v) * math.prod(v.shape[3:]) * sum(v.shape[3:])
 
 
+def _native_cost(v: Tensor, **_: Any) -> float:
+    # Where the whole matrix has no more entries in a row than the axes' matrices, one product costs no more.
+    return _separable_cost(v) / (2 if math.prod(v.shape[3:]) >= sum(v.shape[3:]) else 1)
+
+
 def _dense_cost(v: Tensor, **_: Any) -> float:
     return math.prod(v.shape[3:]) ** 2 * (_channels(v) + DENSE_ENTRY)
 
@@ -235,6 +248,10 @@ def _only(names: tuple[str, ...], why: str) -> Any:
     return why_not
 
 
+def _native_why_not(v: Tensor, *, decay: Decay, mask: Tensor | None, **_: Any) -> str | None:
+    return native.why_not(v, decay=decay, mask=mask)
+
+
 def _fft_why_not(v: Tensor, *, offset: float, mask: Tensor | None, **_: Any) -> str | None:
     if mask is not None and not offset:
         return "with a mask and no offset all weights of a row may be smaller than a transform's rounding"
@@ -250,18 +267,27 @@ BACKENDS = Backends(
         cost=_separable_cost,
         why_not=_only(SEPARABLE, "is no product over the axes"),
     ),
+    Backend("native", _native, cost=_native_cost, why_not=_native_why_not),
     Backend("fft", partial(_normalized, _fft), cost=_fft_cost, why_not=_fft_why_not),
     Backend("dense", partial(_normalized, _dense), cost=_dense_cost),
     reference=reference,
 )
 
 
+@dataclass(frozen=True)
+class _Map:
+    """What the costs read of a tensor: asking for them with a real one would cost more than a small map."""
+
+    shape: tuple[int, ...]
+    device: torch.device
+
+
 def mixing_macs(decay: Decay, space: Sequence[int], channels: int, heads: int = 1) -> int:
     """Multiply-adds of the matrix products that mix this many channels of one image, and its map of ones, exactly.
 
-    Means and transforms have none: they are counted in other units.
+    Means and transforms have none: they are counted in other units. The native kernel counts as separable.
     """
-    shape = torch.empty((1, heads, channels // heads, *space), device="meta")
+    shape = _Map((1, heads, channels // heads, *space), torch.device("meta"))
     chosen = BACKENDS.cheapest(shape, decay=decay, offset=1.0, mask=None)
     per_channel = {"separable": sum(space) * math.prod(space), "dense": math.prod(space) ** 2}.get(chosen, 0)
     return per_channel * (channels + heads)
