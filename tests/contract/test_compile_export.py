@@ -47,7 +47,7 @@ def test_the_registered_operators_are_the_known_ones():
     native |= {"cpu_explicit_attention", "cpu_explicit_attention_backward"}
     for name in ("efficient_context", "efficient_read", "efficient_folded", "external_slots"):
         native |= {f"cpu_{name}", f"cpu_{name}_backward"}
-    native |= {"cpu_efficient_context_backward_add_"}
+    native |= {"cpu_efficient_context_backward_add_", "cpu_external_unit"}
     assert registered() == attention | native | ABOUT_KERNELS
 
 
@@ -137,6 +137,14 @@ def test_native_external_attention_passes_opcheck(last):
     torch.library.opcheck(ops.cpu_efficient_read.default, (*arguments, False, last))
     inner = [t.detach() for t in (scores, stats, scores, stats, x, weight, bias)]
     torch.library.opcheck(ops.cpu_external_slots_backward.default, (*inner, mask, last))
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("weights", [1, 2])
+def test_native_external_unit_passes_opcheck(last, weights):
+    x = flat(6, last, heads=1).detach()
+    small = (torch.randn(1, 4, 6), torch.randn(1, 4), torch.randn(1, 1, 4, 6), torch.randn(1, 6))
+    torch.library.opcheck(torch.ops.foveal.cpu_external_unit.default, (x, *small, 2, weights, True, True, last))
 
 
 def test_every_registered_operator_has_a_flop_formula():

@@ -126,6 +126,20 @@ def test_other_types_are_left_to_others_and_it_is_said_why():
     assert BACKENDS.cheapest(*wide) == "native"
 
 
+@pytest.mark.parametrize("form", ["operation", "layer", "external"])
+def test_second_derivatives_raise_instead_of_missing(form):
+    x, memory = torch.randn(1, 16, 30, 30, requires_grad=True), torch.randn(4, 16)
+    maps = x[:, None]
+    out = {
+        "operation": lambda: foveal.efficient_attention(maps, maps, maps),
+        "layer": lambda: foveal.EfficientAttention(16, key_channels=4)(x),
+        "external": lambda: foveal.external_attention(maps, memory, memory),
+    }[form]()
+    (gradient,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="second derivatives are only available"):
+        gradient.sum().backward()
+
+
 def layer_and_map(space=(40, 39), batch=2, **options):
     layer = foveal.EfficientAttention(48, **{"key_channels": 20, "value_channels": 40, **options})
     return layer, torch.randn(batch, 48, *space)

@@ -91,11 +91,11 @@ def test_bfloat16_errs_at_most_twice_as_much_as_the_definition_in_bfloat16(norma
 
 
 LAYERS = {
-    "unit": lambda: foveal.ExternalAttention(48, slots=20),
-    "softmax": lambda: foveal.ExternalAttention(48, slots=20, normalization="softmax", norm=False),
-    "tied": lambda: foveal.ExternalAttention(48, slots=20, memories="tied", bias=False),
-    "heads": lambda: foveal.MultiHeadExternalAttention(48, heads=3, slots=9),
-    "heads, softmax": lambda: foveal.MultiHeadExternalAttention(48, heads=2, slots=9, normalization="softmax"),
+    "unit": lambda c=48: foveal.ExternalAttention(c, slots=20),
+    "softmax": lambda c=48: foveal.ExternalAttention(c, slots=20, normalization="softmax", norm=False),
+    "tied": lambda c=48: foveal.ExternalAttention(c, slots=20, memories="tied", bias=False),
+    "heads": lambda c=48: foveal.MultiHeadExternalAttention(c, heads=3, slots=9, residual=True),
+    "heads, softmax": lambda c=48: foveal.MultiHeadExternalAttention(c, heads=2, slots=9, normalization="softmax"),
 }
 
 
@@ -107,6 +107,22 @@ def test_the_layer_trains_like_itself_in_float64(name, last):
         x = x.to(memory_format=torch.channels_last)
     got, want = gradients(layer, x), gradients(copy.deepcopy(layer).double(), x.double())
     assert_near(got, want, 1e-5)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("channels", [48, 144])
+@pytest.mark.parametrize("last", [False, True])
+def test_the_layer_without_gradients_gives_the_same(name, channels, last):
+    layer, x = LAYERS[name](channels), torch.randn(2, channels, 23, 29)
+    if last:
+        x = x.to(memory_format=torch.channels_last)
+    layer(x)  # running statistics
+    layer.eval()
+    with torch.no_grad():
+        got, want = layer(x), copy.deepcopy(layer).double()(x.double())
+        assert got.stride() == x.stride()
+    assert_near([got], [want], 1e-5)
+    assert_near([layer(x)], [want], 1e-5)
 
 
 @pytest.mark.parametrize("normalization", ["double", "softmax"])

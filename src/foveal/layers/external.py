@@ -111,6 +111,31 @@ class _External(AttentionLayer):
             return self._project((self._memory_value().mT @ weights).unflatten(3, x.shape[2:]))
         return pointwise(weights.flatten(1, 2), *self._folded_value(), like=x).unflatten(2, x.shape[2:])
 
+    def _alone(self, x: Tensor, norm: nn.Module, *, residual: bool, activation: bool) -> Tensor | None:
+        """The whole unit in two passes where only its result is asked for; None where that is not possible."""
+        folds = self.backend is None and all(self._folds()) and native.why_not(x) is None
+        fixed = isinstance(norm, nn.Identity) or (
+            isinstance(norm, BatchNorm) and norm.running_var is not None and not norm.training
+        )
+        if torch.is_grad_enabled() or autocast(x)[0] is not x or not (folds and fixed):
+            return None
+        refuse_forward_mode(type(self).__name__, x, *self.parameters())
+        (key, key_bias), (value, value_bias) = self._folded_key(), self._folded_value()
+        if isinstance(norm, BatchNorm):
+            value, value_bias = _with_norm(norm, value, value_bias)
+        out = native.external_unit(
+            x.flatten(2),
+            key,
+            value,
+            key_bias=key_bias,
+            value_bias=value_bias,
+            double=self.normalization == "double",
+            groups=self.heads,
+            residual=residual,
+            activation=activation,
+        )
+        return out.unflatten(2, x.shape[2:])
+
     def _native(self, x: Tensor) -> Tensor:
         """Scores, weights and what they read, a block of positions at a time; heads are groups of slots."""
         refuse_forward_mode(type(self).__name__, x, *self.parameters())
@@ -159,6 +184,16 @@ class _External(AttentionLayer):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, heads={self.heads}, slots={self.slots}, {self.normalization}"
+
+
+def _with_norm(norm: BatchNorm, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A linear map and the batch normalisation after it, by its running statistics, as one map."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = (norm.running_var.float() + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight
+    shift = (0 if bias is None else bias) - norm.running_mean
+    return weight * scale[:, None], shift * scale + (0 if norm.bias is None else norm.bias)
 
 
 class ExternalAttention(_External):
@@ -233,7 +268,9 @@ class ExternalAttention(_External):
         return out.relu_() if self.activation else out
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._finish(self._projected(self.checked(x)), x)
+        self.checked(x)
+        alone = self._alone(x, self.norm, residual=self.residual, activation=self.activation)
+        return self._finish(self._projected(x), x) if alone is None else alone
 
 
 class MultiHeadExternalAttention(_External):
@@ -304,5 +341,9 @@ class MultiHeadExternalAttention(_External):
         return x + out if self.residual else out
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self._projected(self.checked(x))
+        self.checked(x)
+        alone = self._alone(x, nn.Identity(), residual=self.residual, activation=False)
+        if alone is not None:
+            return alone
+        out = self._projected(x)
         return x + out if self.residual else out

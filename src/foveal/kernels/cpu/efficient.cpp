@@ -281,6 +281,37 @@ std::tuple<Tensor, Tensor, Tensor> slots_backward(Tensor scores_grad, Tensor sta
   return {x_grad, weight_grad, bias_grad};
 }
 
+// Features that cost less to meet the slots again than their scores cost to store.
+constexpr int64_t FEW_CHANNELS = 128;
+
+// Both passes for the result alone: scores are stored only where the features are many.
+Tensor external_unit(Tensor x, Tensor weight, Maybe bias, Tensor read, Maybe read_bias, int64_t groups, int64_t weights,
+                     bool residual, bool activation, bool channels_last) {
+  Efficient call = call_of(x, weight, bias, {});
+  call.read = small_of(read, 2), call.read_bias = small_of(read_bias, 1);
+  call.groups = groups, call.weights = (Weights)weights, call.activation = activation;
+  call.values = read.size(3);
+  Tensor out = new_map(x, call.values, channels_last, {}, call.out), stats, scores;
+  EfficientPlan plan;
+  if (call.weights == DOUBLE) {
+    Efficient first = call;
+    first.values = 0;
+    if (call.channels > FEW_CHANNELS) scores = new_map(x, call.depth, false, ScalarType::Float, first.scores);
+    stats = new_small(x, {call.batch, call.heads, 2, call.depth});
+    first.stats = small_of(stats, 2);
+    const Tensor parts = run(x, first, plan, SLOTS);
+    join(x, first, plan);
+    call.stats = first.stats;
+    if (first.scores.data) {
+      if (residual) call.other = call.x;
+      call.x = first.scores, call.weight = call.bias = {};
+    }
+  }
+  call.residual = residual && !call.other.data;
+  run(x, call, plan, READ);
+  return out;
+}
+
 }  // namespace
 }  // namespace foveal
 
@@ -301,6 +332,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(foveal, m) {
       "cpu_efficient_read_backward(Tensor grad, Tensor x, Tensor? weight, Tensor? bias, Tensor? stats, Tensor read, "
       "Tensor? read_bias, Tensor? mask, int groups, int weights, bool residual, bool channels_last) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "cpu_external_unit(Tensor x, Tensor weight, Tensor? bias, Tensor read, Tensor? read_bias, int groups, "
+      "int weights, bool residual, bool activation, bool channels_last) -> Tensor");
   m.def("cpu_external_slots(Tensor x, Tensor weight, Tensor? bias, Tensor? mask) -> (Tensor, Tensor)");
   m.def(
       "cpu_external_slots_backward(Tensor scores_grad, Tensor stats_grad, Tensor scores, Tensor stats, Tensor x, "
@@ -313,6 +347,7 @@ STABLE_TORCH_LIBRARY_IMPL(foveal, CPU, m) {
   m.impl("cpu_efficient_context_backward_add_", TORCH_BOX(&foveal::context_backward_add));
   m.impl("cpu_efficient_read", TORCH_BOX(&foveal::read));
   m.impl("cpu_efficient_read_backward", TORCH_BOX(&foveal::read_backward));
+  m.impl("cpu_external_unit", TORCH_BOX(&foveal::external_unit));
   m.impl("cpu_external_slots", TORCH_BOX(&foveal::slots));
   m.impl("cpu_external_slots_backward", TORCH_BOX(&foveal::slots_backward));
 }

@@ -30,6 +30,7 @@ enum Weights : int64_t {
 
 struct Efficient {
   FlatMap x, v, out;               // v equals x where they are shared
+  FlatMap other;                   // reading: a map that is added to the result
   FlatMap grad, x_grad, v_grad;    // backward
   FlatMap scores, scores_grad;     // external: kept scores
   Small weight, bias;              // (depth, channels) and (depth); without weight, x has `depth` channels: scores
@@ -40,7 +41,9 @@ struct Efficient {
   const uint8_t* mask = nullptr;   // bool (batch, positions), contiguous
   int64_t batch, heads, channels, depth, values, positions, groups = 1;
   Weights weights = SOFTMAX;
-  bool shared = false, residual = false, add = false;  // add: x_grad holds gradients that these are added to
+  bool shared = false;
+  bool residual = false, activation = false;  // reading: x itself is added; ReLU at the end
+  bool add = false;                           // x_grad holds gradients that these are added to
   float* parts = nullptr;          // what each unit of work sums, plan.part floats a unit
 
   int64_t features() const { return weight.data ? channels : depth; }

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from foveal.kernels.cpu.derivatives import refuse_second_derivatives
 from foveal.kernels.cpu.load import WHY_NOT
 
 # How ``read`` turns scores into weights, as numbered in efficient.h.
@@ -126,6 +127,7 @@ def _register_context() -> None:
         )
 
     torch.library.register_autograd(name, backward, setup_context=save)
+    refuse_second_derivatives(f"{name}_backward", "efficient_attention")
 
     @register_flop_formula(torch.ops.foveal.cpu_efficient_context)
     def _(x, weight, bias, v, *args, out_shape=None, **kw):  # type: ignore[no-untyped-def]
@@ -184,6 +186,7 @@ def _register_read() -> None:
         )
 
     torch.library.register_autograd(name, backward, setup_context=save)
+    refuse_second_derivatives(f"{name}_backward", "efficient_attention")
 
     @register_flop_formula(torch.ops.foveal.cpu_efficient_read)
     def _(x, weight, bias, stats, held, *args, out_shape=None, **kw):  # type: ignore[no-untyped-def]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from foveal.kernels.cpu.derivatives import refuse_second_derivatives
 from foveal.kernels.cpu.efficient import SOFTMAX, channels_last, channels_second, like_small, map_shape
 from foveal.kernels.cpu.load import WHY_NOT
 
@@ -135,6 +136,7 @@ def _register() -> None:
         return channels_second(grads[0], last), *small, None, None, None
 
     run.register_autograd(backward, setup_context=save)
+    refuse_second_derivatives(f"{name}_backward", "EfficientAttention")
 
     @register_flop_formula(ops.cpu_efficient_folded)
     def _(x, wq, bq, wk, bk, wv, bv, wo, bo, heads, *args, out_shape=None, **kw):  # type: ignore[no-untyped-def]

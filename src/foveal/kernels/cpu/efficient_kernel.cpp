@@ -360,11 +360,14 @@ struct Work {
     for (int64_t p = first; p < last; p += block) {
       const int64_t count = least(block, last - p);
       read(x, a.x, a.features(), p, count);
+      if (a.other.data) read(v, a.other, a.values, p, count);
       for (int64_t i = 0; i < count; i += PANEL) {
-        float* features = x + i * a.features();
+        float *features = x + i * a.features(), *to = a.residual ? features : v + i * a.values;
         normalize(score_rows(features), scores, p + i, least(PANEL, count - i));
-        product({small, d, 1}, a.values, a.depth, scores, PANEL, PANEL, a.residual ? features : v + i * a.values, PANEL,
-                a.residual, of(a.read_bias));
+        product({small, d, 1}, a.values, a.depth, scores, PANEL, PANEL, to, PANEL, a.residual || a.other.data,
+                of(a.read_bias));
+        if (a.activation)
+          for (int64_t j = 0; j < a.values * PANEL; j += N) store(to + j, upper(vf{}, load(to + j)));
       }
       write(a.residual ? x : v, a.out, a.values, p, count);
     }
@@ -436,7 +439,7 @@ struct Work {
       for (int64_t i = 0; i < count; i += PANEL) {
         const int64_t some = least(PANEL, count - i);
         score_rows(x + i * a.channels);
-        write(scores, a.scores, a.depth, p + i, some);
+        if (a.scores.data) write(scores, a.scores, a.depth, p + i, some);
         if (a.mask) read_mask(p + i, some);
         for (int64_t j = some; j < PANEL; ++j)
           for (int64_t r = 0; r < a.depth; ++r) scores[r * PANEL + j] = OUTSIDE;

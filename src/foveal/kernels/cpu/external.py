@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from foveal.kernels.cpu.derivatives import refuse_second_derivatives
 from foveal.kernels.cpu.efficient import (
     DOUBLE,
     SOFTMAX,
@@ -53,6 +54,43 @@ def external_attention(
     return read(scores, value[None], weights=DOUBLE, stats=stats, like=x, **how)
 
 
+def external_unit(
+    x: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    key_bias: Tensor | None,
+    value_bias: Tensor | None,
+    double: bool,
+    groups: int,
+    residual: bool,
+    activation: bool,
+) -> Tensor:
+    """The same of a map ``(batch, channels, n)``, then plus the map, then ReLU; for the result alone, no gradients.
+
+    ``key`` is ``(slots, channels)``, ``value`` ``(channels, slots)``, beside each its bias.
+    """
+    x = x.unsqueeze(1)
+    last = channels_last(x)
+    key, value = key.float().contiguous()[None], value.mT.float().contiguous()[None, None]
+    key_bias, value_bias = (b if b is None else b.float().contiguous()[None] for b in (key_bias, value_bias))
+    settings = (groups, DOUBLE if double else SOFTMAX, residual, activation, last)
+    out = torch.ops.foveal.cpu_external_unit(x, key, key_bias, value, value_bias, *settings)
+    return channels_second(out, last).squeeze(1)
+
+
+def _register_unit() -> None:
+    name = "foveal::cpu_external_unit"
+
+    @torch.library.register_fake(name)
+    def _(x, weight, bias, value, *rest):  # type: ignore[no-untyped-def]
+        return x.new_empty(map_shape(x, value.shape[3], rest[-1]))
+
+    @register_flop_formula(torch.ops.foveal.cpu_external_unit)
+    def _(x, weight, bias, value, *args, out_shape=None, **kw):  # type: ignore[no-untyped-def]
+        return passes(x, weight, value[2] * value[3], 1, 1)
+
+
 def _register() -> None:
     name = "foveal::cpu_external_slots"
 
@@ -75,6 +113,7 @@ def _register() -> None:
         return channels_second(grads[0], last), grads[1], grads[2] if bias is not None else None, None
 
     torch.library.register_autograd(name, backward, setup_context=save)
+    refuse_second_derivatives(f"{name}_backward", "external_attention")
 
     @register_flop_formula(torch.ops.foveal.cpu_external_slots)
     def _(x, weight, *args, out_shape=None, **kw):  # type: ignore[no-untyped-def]
@@ -87,3 +126,4 @@ def _register() -> None:
 
 if WHY_NOT is None:
     _register()
+    _register_unit()
