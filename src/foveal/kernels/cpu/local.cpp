@@ -36,7 +36,9 @@ Local call_of(const Tensor& q, const Tensor& k, const Tensor& v, const std::opti
   call.batch = q.size(0), call.heads = q.size(1), call.depth = q.size(2);
   call.value_depth = v.size(2), call.rows = q.size(3), call.columns = q.size(4);
   call.window_rows = window_rows, call.window_columns = window_columns;
-  call.step_rows = step_rows, call.step_columns = step_columns;
+  // A step beyond the map leads outside from everywhere, however long it is; each residue is a unit of work.
+  call.step_rows = std::min(step_rows, std::max<int64_t>(call.rows, 1));
+  call.step_columns = std::min(step_columns, std::max<int64_t>(call.columns, 1));
   call.scale = (float)scale, call.masked_border = masked_border;
   call.bfloat16 = q.scalar_type() == ScalarType::BFloat16;
   if (row_table) call.row_table = {floats(*row_table), row_table->size(0), row_table->size(2), 0};

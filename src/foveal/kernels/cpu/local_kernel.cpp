@@ -247,9 +247,12 @@ struct Work : Layout {
              to, a.window_columns, Start());
     }
     const int64_t stride = (a.window_rows + a.window_columns) * N, at = h * window * pitch + lead + x;
+    vf spoiled{};
     for (int r = 0; r < count; ++r)
-      softmax_backward(r, weights.row(y + r) + at, slopes.row(y + r) + at, load(lse + r * pitch + lead + x),
-                       own + (R + r) * stride);
+      spoiled += softmax_backward(r, weights.row(y + r) + at, slopes.row(y + r) + at, load(lse + r * pitch + lead + x),
+                                  own + (R + r) * stride);
+    if (images > 1 && sum(spoiled) != 0.0f)
+      for (int r = 0; r < count; ++r) clear_gaps(x, weights.row(y + r) + at, slopes.row(y + r) + at);
     const Rows<float> q_grads = results(h, x, a.depth);
     gather_window(y, count, {slopes.row(y) + at, slopes.size}, pitch, k, h, x, a.depth, q_grads, pitch);
     if (y + count <= own_rows.from || y >= own_rows.to) return;  // computed for the keys of the stripe alone
@@ -261,8 +264,16 @@ struct Work : Layout {
                    to + a.window_rows * a.row_table.depth * N, q_grads, ours);
   }
 
+  // Between images lie lanes that see keys of both: what is not finite in one must not reach the other.
+  void clear_gaps(int64_t x, float* weight, float* slope) const {
+    for (int64_t i = 0; i < N; ++i)
+      if ((x + i) % apart >= query_columns.size())
+        for (int64_t o = 0; o < window; ++o) weight[o * pitch + i] = slope[o * pitch + i] = 0.0f;
+  }
+
   // Weights and the slopes of one query row into their bands; the slopes' sums by row and by column of the window.
-  void softmax_backward(int r, float* weight, float* slope, vf lse, float* own_slopes) {
+  // Returns zeros, in the lanes where something is not finite NaN.
+  vf softmax_backward(int r, float* weight, float* slope, vf lse, float* own_slopes) {
     // Copies: a store to a band could change what is read through `this`.
     const int64_t pitch = this->pitch, window = this->window, high = a.window_rows, wide = a.window_columns;
     float *logit = logits + r * window * N, *grad = grads + r * window * N;
@@ -292,6 +303,7 @@ struct Work : Layout {
       }
       store(own_slopes + i * N, by_row);
     }
+    return dot - dot;
   }
 
   // What the slopes of q.r give to the queries (added to their gradients) and to the table.
