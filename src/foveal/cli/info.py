@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-ABOUT = "Show versions, devices, threads, mechanisms and data sets."
+ABOUT = "Show versions, devices, threads, kernels, mechanisms and data sets."
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,14 @@ class Info:
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in told.items():
-            items = [f"{k} {v or 'missing'}" for k, v in value.items()] if isinstance(value, dict) else value
+            items = [f"{k} {_words(v)}" for k, v in value.items()] if isinstance(value, dict) else value
             table.add_row(name, ", ".join(map(str, items)) if isinstance(items, list) else str(items))
         Console().print(table)
         return 0
+
+
+def _words(value: Any) -> str:
+    return "/".join(value) if isinstance(value, list) else str(value or "missing")
 
 
 def gather() -> dict[str, Any]:
@@ -43,4 +47,29 @@ def gather() -> dict[str, Any]:
     from foveal.tasks.settings import MECHANISMS
 
     told = environment()
-    return {**told, "gpus": told["gpus"] or ["none"], "mechanisms": list(MECHANISMS), "data": [*NAMES, "PATH"]}
+    return {
+        **told,
+        "gpus": told["gpus"] or ["none"],
+        **kernels(),
+        "mechanisms": list(MECHANISMS),
+        "data": [*NAMES, "PATH"],
+    }
+
+
+def kernels() -> dict[str, Any]:
+    """The instruction set of the CPU kernels, or why there are none; which evaluations of each operation run here."""
+    from foveal.functional import dot_product, efficient, explicit, external, local
+    from foveal.kernels.cpu import WHY_NOT, instruction_set
+
+    tables = {
+        "local": local,
+        "efficient": efficient,
+        "external": external,
+        "explicit": explicit,
+        "dot_product": dot_product,
+    }
+    names = {name: module.BACKENDS.names() for name, module in tables.items()}
+    return {
+        "cpu_kernels": instruction_set() or f"none: {WHY_NOT}",
+        "backends": {name: [x for x in rows if x != "native" or WHY_NOT is None] for name, rows in names.items()},
+    }
