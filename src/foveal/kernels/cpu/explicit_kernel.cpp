@@ -194,38 +194,43 @@ struct Unit {
     return used;
   }
 
-  T* lane(const DecayMap& map, int64_t i) const {
-    const int64_t image = (first + i) / a.channels, channel = (first + i) % a.channels;
-    return (T*)map.data + image * map.batch + channel * map.channel + head * map.head;
+  // A map as the lanes of this unit see it.
+  struct View {
+    T* lane[N];
+    int64_t row, column;
+    int64_t run[N];  // lanes from here on whose elements are neighbours in memory
+  };
+
+  View view(const DecayMap& map) const {
+    View seen;
+    seen.row = map.row, seen.column = map.column;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t image = (first + i) / a.channels, channel = (first + i) % a.channels;
+      seen.lane[i] = (T*)map.data + image * map.batch + channel * map.channel + head * map.head;
+    }
+    for (int64_t i = count - 1; i >= 0; --i) {
+      const bool joined = map.channel == 1 && i + 1 < count && (first + i + 1) % a.channels;
+      seen.run[i] = joined ? seen.run[i + 1] + 1 : 1;
+    }
+    return seen;
   }
 
-  // Runs of lanes whose elements are neighbours in memory: (start, length).
-  int64_t run(const DecayMap& map, int64_t from) const {
-    int64_t to = from + 1;
-    while (to < count && (first + to) % a.channels && map.channel == 1) ++to;
-    return to - from;
+  // N positions from x on where a row has as many: the last ones may be taken twice.
+  int64_t step(int64_t x, int64_t& wide) const {
+    wide = least(N, a.columns - x);
+    if (wide == N || a.columns < N) return x;
+    wide = N;
+    return a.columns - N;
   }
 
   // Row y as vectors of lanes, position after position.
-  void read(const DecayMap& map, int64_t y, float* to) const {
+  void read(const View& map, int64_t y, float* to) const {
     if (map.column == 1) {
-      for (int64_t x = 0; x < a.columns; x += N) {
-        const int64_t wide = least(N, a.columns - x);
+      for (int64_t start = 0, wide; start < a.columns; start += N) {
+        const int64_t x = step(start, wide), at = y * map.row + x;
         vf block[N];
-        for (int i = 0; i < N; ++i) {
-          if (i >= count) {
-            block[i] = vf{};
-            continue;
-          }
-          const T* at = lane(map, i) + y * map.row + x;
-          if (wide == N) {
-            block[i] = load(at);
-          } else {
-            float few[N] = {};
-            for (int64_t j = 0; j < wide; ++j) few[j] = widen(at[j]);
-            block[i] = load(few);
-          }
-        }
+        for (int i = 0; i < N; ++i)
+          block[i] = i >= count ? vf{} : wide == N ? load(map.lane[i] + at) : few(map.lane[i] + at, wide);
         transpose(block);
         for (int64_t j = 0; j < wide; ++j) store(to + (x + j) * N, block[j]);
       }
@@ -233,9 +238,9 @@ struct Unit {
     }
     if (count < N)
       for (int64_t x = 0; x < a.columns; ++x) store(to + x * N, vf{});
-    for (int64_t i = 0, length; i < count; i += length) {
-      length = run(map, i);
-      const T* at = lane(map, i) + y * map.row;
+    for (int64_t i = 0; i < count; i += map.run[i]) {
+      const T* at = map.lane[i] + y * map.row;
+      const int64_t length = map.run[i];
       if (length == N) {
         for (int64_t x = 0; x < a.columns; ++x) store(to + x * N, load(at + x * map.column));
       } else {
@@ -245,29 +250,35 @@ struct Unit {
     }
   }
 
-  void write(const DecayMap& map, int64_t y, const float* from) const {
+  static vf few(const T* from, int64_t wide) {
+    float some[N] = {};
+    for (int64_t j = 0; j < wide; ++j) some[j] = widen(from[j]);
+    return load(some);
+  }
+
+  void write(const View& map, int64_t y, const float* from) const {
     if (map.column == 1) {
-      for (int64_t x = 0; x < a.columns; x += N) {
-        const int64_t wide = least(N, a.columns - x);
+      for (int64_t start = 0, wide; start < a.columns; start += N) {
+        const int64_t x = step(start, wide);
         vf block[N];
         for (int j = 0; j < N; ++j) block[j] = j < wide ? load(from + (x + j) * N) : vf{};
         transpose(block);
         for (int64_t i = 0; i < count; ++i) {
-          T* at = lane(map, i) + y * map.row + x;
+          T* at = map.lane[i] + y * map.row + x;
           if (wide == N) {
             store(at, block[i]);
           } else {
-            float few[N];
-            store(few, block[i]);
-            for (int64_t j = 0; j < wide; ++j) narrow(at + j, few[j]);
+            float some[N];
+            store(some, block[i]);
+            for (int64_t j = 0; j < wide; ++j) narrow(at + j, some[j]);
           }
         }
       }
       return;
     }
-    for (int64_t i = 0, length; i < count; i += length) {
-      length = run(map, i);
-      T* at = lane(map, i) + y * map.row;
+    for (int64_t i = 0; i < count; i += map.run[i]) {
+      T* at = map.lane[i] + y * map.row;
+      const int64_t length = map.run[i];
       if (length == N) {
         for (int64_t x = 0; x < a.columns; ++x) store(at + x * map.column, load(from + x * N));
       } else {
@@ -275,6 +286,15 @@ struct Unit {
           for (int64_t j = 0; j < length; ++j) narrow(at + x * map.column + j, from[x * N + i + j]);
       }
     }
+  }
+
+  vf sum_of(const float* line) const {
+    vf part[4] = {};
+    int64_t x = 0;
+    for (; x + 4 <= a.columns; x += 4)
+      for (int j = 0; j < 4; ++j) part[j] += load(line + (x + j) * N);
+    for (; x < a.columns; ++x) part[0] += load(line + x * N);
+    return (part[0] + part[1]) + (part[2] + part[3]);
   }
 
   // 1 / row sums of the weights of one row of the map.
@@ -296,7 +316,7 @@ struct Unit {
   // Mix the map, divided by the row sums where asked, and hand the rows of the result (and of its derivative) to
   // take(y, value, slope), which may use `total`, the sum of the map, and change them.
   template <class Take>
-  void mix(const DecayMap& map, bool over, bool sloped, vf& total, const Take& take) const {
+  void mix(const View& map, bool over, bool sloped, vf& total, const Take& take) const {
     float* const slopes = sloped ? lines_slope : nullptr;
     total = vf{};
     for (int64_t y = 0; y < a.rows; y += BLOCK) {
@@ -304,13 +324,11 @@ struct Unit {
       for (int64_t i = 0; i < some; ++i) {
         float* line = lines + i * a.columns * N;
         read(map, y + i, line);
-        vf part{};
         if (over) {
           const float* inverse = over_sums(y + i);
           for (int64_t x = 0; x < a.columns; ++x) store(line + x * N, load(line + x * N) * inverse[x]);
         }
-        for (int64_t x = 0; x < a.columns; ++x) part += load(line + x * N);
-        total += part;
+        total += sum_of(line);
       }
       const Pair from = pair(lines, nullptr, N, a.columns * N);
       const Pair to = pair(plane + y * pitch * N, sloped ? plane_slope + y * pitch * N : nullptr, N, pitch * N);
@@ -347,20 +365,22 @@ struct Unit {
 
   void forward() const {
     vf total;
-    mix(a.v, false, false, total, [&](int64_t y, float* value, float*) {
+    const View out = view(a.out);
+    mix(view(a.v), false, false, total, [&](int64_t y, float* value, float*) {
       const vf whole = total * a.offset;
       const float* inverse = over_sums(y);
       for (int64_t x = 0; x < a.columns; ++x) store(value + x * N, (load(value + x * N) + whole) * inverse[x]);
-      write(a.out, y, value);
+      write(out, y, value);
     });
   }
 
   void map_gradient() const {
     vf total;
-    mix(a.grad, true, false, total, [&](int64_t y, float* value, float*) {
+    const View out = view(a.out);
+    mix(view(a.grad), true, false, total, [&](int64_t y, float* value, float*) {
       const vf whole = total * a.offset;
       for (int64_t x = 0; x < a.columns; ++x) store(value + x * N, load(value + x * N) + whole);
-      write(a.out, y, value);
+      write(out, y, value);
     });
   }
 
@@ -368,8 +388,9 @@ struct Unit {
   double radius_gradient() const {
     vf total;
     double result = 0;
-    mix(a.v, false, true, total, [&](int64_t y, float* value, float* slope) {
-      read(a.grad, y, extra);
+    const View grad = view(a.grad);
+    mix(view(a.v), false, true, total, [&](int64_t y, float* value, float* slope) {
+      read(grad, y, extra);
       const vf whole = total * a.offset;
       const float* inverse = over_sums(y);
       vf part{};
