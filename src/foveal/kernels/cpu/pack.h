@@ -50,22 +50,24 @@ void pack(float* row, int64_t pitch, const T* from, int64_t channels, int64_t co
     return;
   }
   for (int64_t x = 0; x < count; x += N) {
+    // The last block overlaps the one before it, where there is one.
+    if (count >= N && x > count - N) x = count - N;
     const int64_t wide = count - x < N ? count - x : N;
     for (int64_t c = 0; c < channels; c += N) {
       const int64_t deep = channels - c < N ? channels - c : N;
       const T* at = from + x * per_position + c;
       vf block[N];
-      if (wide == N && deep == N) {  // apart, so that it stays in registers
+      if (deep == N) {  // apart and unrolled, so that the block stays in registers
         FOVEAL_UNROLL
-        for (int i = 0; i < N; ++i) block[i] = load(at + i * per_position);
+        for (int i = 0; i < N; ++i) block[i] = i < wide ? load(at + i * per_position) : vf{};
         transpose(block);
         FOVEAL_UNROLL
         for (int j = 0; j < N; ++j) store(row + (c + j) * pitch + x, block[j] * factor);
-        continue;
+      } else {
+        for (int i = 0; i < N; ++i) block[i] = i < wide ? load_few(at + i * per_position, deep) : vf{};
+        transpose(block);
+        for (int64_t j = 0; j < deep; ++j) store(row + (c + j) * pitch + x, block[j] * factor);
       }
-      for (int i = 0; i < N; ++i) block[i] = i < wide ? load_few(at + i * per_position, deep) : vf{};
-      transpose(block);
-      for (int64_t j = 0; j < deep; ++j) store(row + (c + j) * pitch + x, block[j] * factor);
     }
   }
 }
@@ -95,28 +97,26 @@ void unpack(const float* row, int64_t pitch, T* to, int64_t channels, int64_t co
     return;
   }
   for (int64_t x = 0; x < count; x += N) {
+    if (count >= N && x > count - N) x = count - N;
     const int64_t wide = count - x < N ? count - x : N;
     for (int64_t c = 0; c < channels; c += N) {
       const int64_t deep = channels - c < N ? channels - c : N;
+      T* at = to + x * per_position + c;
       vf block[N];
-      if (wide == N && deep == N) {
+      if (deep == N) {
         FOVEAL_UNROLL
         for (int j = 0; j < N; ++j) block[j] = load(row + (c + j) * pitch + x) * factor;
         transpose(block);
         FOVEAL_UNROLL
-        for (int i = 0; i < N; ++i) store(to + (x + i) * per_position + c, block[i]);
-        continue;
-      }
-      for (int j = 0; j < N; ++j) block[j] = j < deep ? load(row + (c + j) * pitch + x) * factor : vf{};
-      transpose(block);
-      for (int64_t i = 0; i < wide; ++i) {
-        T* at = to + (x + i) * per_position + c;
-        if (deep == N) {
-          store(at, block[i]);
-        } else {
+        for (int i = 0; i < N; ++i)
+          if (i < wide) store(at + i * per_position, block[i]);
+      } else {
+        for (int j = 0; j < N; ++j) block[j] = j < deep ? load(row + (c + j) * pitch + x) * factor : vf{};
+        transpose(block);
+        for (int64_t i = 0; i < wide; ++i) {
           float few[N];
           store(few, block[i]);
-          for (int64_t j = 0; j < deep; ++j) narrow(at + j, few[j]);
+          for (int64_t j = 0; j < deep; ++j) narrow(at + i * per_position + j, few[j]);
         }
       }
     }
