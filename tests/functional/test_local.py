@@ -167,7 +167,11 @@ def test_second_derivatives_of_the_native_evaluation_raise_too():
             "must sum to the query's depth 4 or each equal it, got [3, 3]",
             {"relative": [torch.ones(1, 3, 3).double()] * 2},
         ),
-        (BackendError, "local_attention: there is no backend 'cuda'. Use None or one of native, tiled", {"backend": "cuda"}),
+        (
+            BackendError,
+            "local_attention: there is no backend 'cuda'. Use None or one of native, tiled",
+            {"backend": "cuda"},
+        ),
     ],
 )
 def test_errors_say_what_to_do(error, message, change):
