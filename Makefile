@@ -7,7 +7,7 @@ INSTALL := $(RUN)/uv pip install --quiet --python $(RUN)/python --constraint con
 unexport PYTHONDONTWRITEBYTECODE
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check bench-cpu readme clean
+.PHONY: help setup demo test fuzz sanitize valgrind wheel-check check bench-cpu readme clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -28,6 +28,20 @@ demo: setup  ## compare ten mechanisms on real digits: report in runs/demo/repor
 
 test: setup  ## the whole test suite, on two cores
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal
+
+fuzz: setup  ## two thousand random calls of the native kernels against their definitions
+	OMP_NUM_THREADS=2 $(RUN)/python tests/kernels/fuzz.py --cases 2000
+
+sanitize: setup  ## native local attention under the address and undefined behaviour sanitizers
+	$(RUN)/python tests/kernels/sanitize.py sanitizers
+
+valgrind: setup  ## the same under valgrind's memcheck
+	$(RUN)/python tests/kernels/sanitize.py valgrind
+
+# The oldest torch that is admitted on the oldest Python, the pinned torch on a new one; paths are taken too.
+WHEEL_PYTHONS ?= 3.10=2.10.* 3.13
+wheel-check: setup  ## the wheel, built once, passes the suite on several Pythons and torches
+	$(RUN)/python tests/wheel_check.py $(foreach python,$(WHEEL_PYTHONS),'$(python)')
 
 check: setup  ## lint, types, import law
 	$(RUN)/ruff check src tests benchmarks

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 FOLDER = Path("src/foveal/kernels/cpu")
 X86 = platform.machine() in ("x86_64", "AMD64")
@@ -25,13 +26,25 @@ if X86:
     SETS["avx512"] = ("-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512".split(), 16, 4, 32)
 
 
+def sizes(name: str) -> list[str]:
+    """The compiler's options for one instruction set."""
+    machine, lanes, rows, registers = SETS[name]
+    told = {"ISA": name, "LANES": lanes, "ROWS": rows, "REGISTERS": registers}
+    return [*machine, *(f"-DFOVEAL_{key}={value}" for key, value in told.items())]
+
+
 class BuildKernels(build_ext):
     """Compiles every kernel once for each instruction set, several files at a time."""
 
     def build_extension(self, ext: Extension) -> None:
-        from torch.utils.cpp_extension import include_paths, library_paths
+        try:
+            from torch.utils.cpp_extension import include_paths, library_paths
+        except ImportError as error:
+            # The extension is optional: setuptools prints this in one line and goes on.
+            raise CompileError(f"no CPU kernels without torch at build time ({error}); --no-build-isolation") from error
 
-        flags = ["-std=c++17", "-O3", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno", "-Wno-psabi"]
+        flags = ["-std=c++17", "-O3", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno"]
+        flags += ["-Wno-psabi", "-Wno-maybe-uninitialized"]  # the latter warns of the compiler's own AVX-512 header
         flags += ["-DTORCH_TARGET_VERSION=0x020a000000000000", f"-DFOVEAL_X86={int(X86)}"]
         links = []
         if os.environ.get("FOVEAL_SANITIZE"):
@@ -42,9 +55,7 @@ class BuildKernels(build_ext):
             if not source.stem.endswith("_kernel"):
                 jobs.append((source, "", flags))
                 continue
-            for name, (machine, lanes, rows, registers) in SETS.items():
-                sizes = [f"-DFOVEAL_ISA={name}", f"-DFOVEAL_LANES={lanes}", f"-DFOVEAL_ROWS={rows}"]
-                jobs.append((source, name, [*flags, *machine, *sizes, f"-DFOVEAL_REGISTERS={registers}"]))
+            jobs += [(source, name, [*flags, *sizes(name)]) for name in SETS]
 
         def compile_one(job: tuple[Path, str, list[str]]) -> list[str]:
             source, name, options = job
