@@ -116,7 +116,9 @@ def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 def without_autocast(x: Tensor) -> AbstractContextManager[None]:
     """A region in which no operator changes the type; meta tensors know no autocast."""
     device = x.device.type
-    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
 
 
 def on_last(index: Iterable[int | slice]) -> tuple[Any, ...]:

@@ -106,8 +106,8 @@ class ExplicitAttention(AttentionLayer):
         if self._radius_by_head() or self.backend == "reference":
             return False
         n, c, e, o = math.prod(space), self.channels, self.value.out_features, self.channels_out
-        two = n * e * (c + o) + mixing_macs(self.decay, space, e)
-        return n * c * o + c * e * o + mixing_macs(self.decay, space, o) < two
+        more = 0 if e == o else mixing_macs(self.decay, space, o) - mixing_macs(self.decay, space, e)
+        return n * c * o + c * e * o + more < n * e * (c + o)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self._folds(tuple(self.checked(x).shape[2:])):
