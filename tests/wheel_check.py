@@ -46,7 +46,8 @@ def check(wheel, python, torch):
     run("uv", "venv", "--quiet", "--python", python, place / "venv")
     interpreter = place / "venv" / "bin" / "python"
     wanted = [f"torch=={torch}"] if torch else ["--constraint", ROOT / "constraints.txt"]
-    tools = ["pytest", "pytest-xdist", "hypothesis"]
+    # torch 2.10 compiles with setuptools and does not ask for it below Python 3.12.
+    tools = ["pytest", "pytest-xdist", "hypothesis", "setuptools"]
     run("uv", "pip", "install", "--quiet", "--python", interpreter, *wanted, *tools, wheel)
     (place / "tests").mkdir()
     for name in (*SUITES, "conftest.py"):

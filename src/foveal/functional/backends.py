@@ -74,4 +74,8 @@ class Backends:
         if not fitting:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.explain(*args, **kwargs).items())
             raise BackendError(f"{self.operation}: no backend can run this call ({reasons}).")
-        return min(fitting, key=lambda row: row.cost(*args, **kwargs)).name if len(fitting) > 1 else fitting[0].name
+        if len(fitting) == 1:
+            return fitting[0].name
+        # Not min(…, key=…): the compiler of torch 2.10 does not trace a key that is a closure.
+        costs = [row.cost(*args, **kwargs) for row in fitting]
+        return fitting[costs.index(min(costs))].name
