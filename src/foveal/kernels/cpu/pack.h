@@ -8,6 +8,10 @@
 
 namespace FOVEAL_ISA {
 
+// Positions of a channels-last map lie too far apart for the machine to foresee which lines come next, so they are asked
+// for this many positions ahead, which goes on into the next row.
+constexpr int64_t AHEAD = 48;
+
 // The first `count` <= N elements, zeros after them. Half and quarter vectors are common: narrow heads.
 template <class T>
 FOVEAL_INLINE vf load_few(const T* from, int64_t count) {
@@ -59,7 +63,10 @@ void pack(float* row, int64_t pitch, const T* from, int64_t channels, int64_t co
       vf block[N];
       if (deep == N) {  // apart and unrolled, so that the block stays in registers
         FOVEAL_UNROLL
-        for (int i = 0; i < N; ++i) block[i] = i < wide ? load(at + i * per_position) : vf{};
+        for (int i = 0; i < N; ++i) {
+          block[i] = i < wide ? load(at + i * per_position) : vf{};
+          __builtin_prefetch(at + (i + AHEAD) * per_position, 0, 3);
+        }
         transpose(block);
         FOVEAL_UNROLL
         for (int j = 0; j < N; ++j) store(row + (c + j) * pitch + x, block[j] * factor);
@@ -108,8 +115,10 @@ void unpack(const float* row, int64_t pitch, T* to, int64_t channels, int64_t co
         for (int j = 0; j < N; ++j) block[j] = load(row + (c + j) * pitch + x) * factor;
         transpose(block);
         FOVEAL_UNROLL
-        for (int i = 0; i < N; ++i)
+        for (int i = 0; i < N; ++i) {
           if (i < wide) store(at + i * per_position, block[i]);
+          __builtin_prefetch(at + (i + AHEAD) * per_position, 1, 3);
+        }
       } else {
         for (int j = 0; j < N; ++j) block[j] = j < deep ? load(row + (c + j) * pitch + x) * factor : vf{};
         transpose(block);
