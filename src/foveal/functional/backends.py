@@ -24,7 +24,8 @@ class Backend:
     """One exact evaluation of an operation.
 
     ``why_not`` gets the call's arguments and returns None where it can run, else the reason;
-    ``cost`` gets them too and returns operations, comparable within one table.
+    ``cost`` gets them too and returns operations of one sample, comparable within one table: the choice must not
+    depend on the batch, or an exported program could not take another one.
     """
 
     name: str

@@ -228,7 +228,7 @@ _count_fused_attention()
 
 def _cost(q: Tensor, k: Tensor, v: Tensor, **_: Any) -> float:
     n, m = math.prod(q.shape[3:]), math.prod(k.shape[3:])
-    return q.shape[0] * q.shape[1] * n * m * (q.shape[2] + v.shape[2])
+    return q.shape[1] * n * m * (q.shape[2] + v.shape[2])
 
 
 def _only(wanted: str) -> Any:

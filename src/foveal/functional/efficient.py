@@ -141,17 +141,17 @@ def _but_depth(x: Tensor) -> tuple[int, ...]:
 
 
 def _context_cost(q: Tensor, k: Tensor, v: Tensor, **_: Any) -> float:
-    b, n, m, d, e = _sizes(q, k, v)
-    return b * d * e * (n + m)
+    heads, n, m, d, e = _sizes(q, k, v)
+    return heads * d * e * (n + m)
 
 
 def _map_cost(q: Tensor, k: Tensor, v: Tensor, **_: Any) -> float:
-    b, n, m, d, e = _sizes(q, k, v)
-    return b * n * m * (d + e)
+    heads, n, m, d, e = _sizes(q, k, v)
+    return heads * n * m * (d + e)
 
 
 def _sizes(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int, int]:
-    return q.shape[0] * q.shape[1], math.prod(q.shape[3:]), math.prod(k.shape[3:]), q.shape[2], v.shape[2]
+    return q.shape[1], math.prod(q.shape[3:]), math.prod(k.shape[3:]), q.shape[2], v.shape[2]
 
 
 BACKENDS = Backends(

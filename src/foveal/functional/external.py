@@ -173,7 +173,7 @@ def reference(
 
 
 def _cost(x: Tensor, memory_key: Tensor, memory_value: Tensor, **_: Any) -> float:
-    positions = x.shape[0] * x.shape[1] * math.prod(x.shape[3:])
+    positions = x.shape[1] * math.prod(x.shape[3:])
     return positions * memory_key.shape[-2] * (memory_key.shape[-1] + memory_value.shape[-1])
 
 

@@ -212,7 +212,7 @@ def _tiled(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
 
 
 def _pairs(q: Tensor, k: Tensor, v: Tensor, *, kernel_size: Sequence[int]) -> int:
-    return math.prod(kernel_size) * (q.numel() + v.numel())
+    return math.prod(kernel_size) * (math.prod(q.shape[1:]) + math.prod(v.shape[1:]))
 
 
 # Tiles compute most pairs of a query with the keys around its tile too: about four times the window's.
