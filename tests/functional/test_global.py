@@ -114,7 +114,7 @@ def test_relative_logits_never_store_all_pairs():
 def test_backends_explain_themselves():
     q, k, v = maps((4,))
     told = dot_product.BACKENDS.explain(q, k, v, normalization="softmax")
-    assert told == {"sdpa": "448 operations", "linear": "it computes normalization 'scaling' only"}
+    assert told == {"sdpa": "224 operations a sample", "linear": "it computes normalization 'scaling' only"}
     with pytest.raises(BackendError, match="'linear' cannot run this call: it computes normalization 'scaling' only"):
         dot_product_attention(q, k, v, backend="linear")
 

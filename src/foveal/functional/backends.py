@@ -51,7 +51,7 @@ class Backends:
         told = {}
         for row in self._rows.values():
             reason = row.why_not(*args, **kwargs)
-            told[row.name] = reason or f"{row.cost(*args, **kwargs):.3g} operations"
+            told[row.name] = reason or f"{row.cost(*args, **kwargs):.3g} operations a sample"
         return told
 
     def pick(self, backend: str | None, *args: Any, **kwargs: Any) -> Run:
