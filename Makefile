@@ -50,7 +50,7 @@ check: setup  ## lint, types, import law
 	$(RUN)/lint-imports --no-cache
 
 bench-cpu: setup  ## time and memory against convolutions and definitions, in about ten minutes: docs/benchmarks.md
-	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 $(RUN)/python benchmarks/cpu.py
+	$(RUN)/python benchmarks/cpu.py
 
 readme: setup  ## fill the README with what demo and bench-cpu printed
 	$(RUN)/python benchmarks/readme.py
