@@ -1,7 +1,7 @@
 """Stand-alone local self-attention in the place of a convolution.
 
 Paper: Ramachandran et al., Stand-Alone Self-Attention in Vision Models (2019), sections 3 and 4.1.
-Departures: dense projections, as the published parameter counts demand (the text's grouped ones give other counts).
+Departures: dense projections, as the published parameter counts demand; ``grouped`` has the text's, which give others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from foveal.errors import OptionError
 from foveal.functional.inputs import check_choice, check_number
 from foveal.functional.local import Border, attention_row, local_attention
 from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes
-from foveal.layers.pointwise import Pointwise, pointwise
+from foveal.layers.pointwise import GroupedPointwise, Pointwise, pointwise
 from foveal.layers.pooling import pool_blocks
 
 
@@ -25,7 +25,8 @@ class LocalAttention(AttentionLayer):
     """Every position attends to the window around it, with relative positions, then average pooling if strided.
 
     ``(batch, channels_in, *space)`` to ``(batch, channels_out, *ceil(space / stride))``. Per position
-    3 channels_in channels_out + kernel_size^dims (2 or 3) channels_out multiply-adds, before the pooling.
+    3 channels_in channels_out + kernel_size^dims (2 or 3) channels_out multiply-adds, before the pooling; grouped
+    projections take a heads-th of theirs.
 
     Args:
         channels_in: channels of the map.
@@ -38,6 +39,8 @@ class LocalAttention(AttentionLayer):
         dilation: step between the window's positions.
         relative: tables ``(heads, kernel_size, depth)``, one an axis, whose depths split that of a head; their
             sharing and start are not in the paper: here each head has its own, from N(0, 1 / depth of a head).
+        content: False leaves out the keys: logits are q.r alone, and there is no key projection.
+        grouped: project every head from its own share of the channels, as the paper's text says.
         border: ``"zero"`` as the paper pads, or ``"mask"``: see ``foveal.local_attention``.
         scale: factor on the logits; the paper has none.
         bias: of query, key and value; none in the paper.
@@ -55,6 +58,8 @@ class LocalAttention(AttentionLayer):
         dims: int = 2,
         dilation: int = 1,
         relative: bool = True,
+        content: bool = True,
+        grouped: bool = False,
         border: Border = "zero",
         scale: float = 1.0,
         bias: bool = False,
@@ -66,6 +71,13 @@ class LocalAttention(AttentionLayer):
         check_sizes("LocalAttention", channels_in=channels_in, kernel_size=kernel_size, stride=stride)
         check_sizes("LocalAttention", dims=dims, dilation=dilation)
         check_heads("LocalAttention", heads, channels_out=channels_out)
+        if grouped:
+            check_heads("LocalAttention", heads, channels_in=channels_in)
+        if not content and not relative:
+            raise OptionError(
+                "LocalAttention: content=False takes its logits from the relative tables, got relative=False as well. "
+                "Pass relative=True, or average with a pooling layer."
+            )
         check_choice("LocalAttention", "border", border, ("zero", "mask"))
         check_number("LocalAttention", "scale", scale)
         if kernel_size % 2 == 0:
@@ -82,15 +94,21 @@ class LocalAttention(AttentionLayer):
         self.channels, self.channels_out, self.heads, self.dims = channels_in, channels_out, heads, dims
         self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
         self.border, self.scale, self.backend = border, scale, backend
+        self.groups = heads if grouped else 1
         made: dict[str, Any] = {"bias": bias, "device": device, "dtype": dtype}
-        self.query = Pointwise(channels_in, channels_out, **made)
-        self.key = Pointwise(channels_in, channels_out, **made)
-        self.value = Pointwise(channels_in, channels_out, **made)
+        self.query = self._projection(**made)
+        self.key = self._projection(**made) if content else None
+        self.value = self._projection(**made)
         depths = [depth // dims + (axis < depth % dims) for axis in range(dims)] if relative else []
         self.relative = nn.ParameterList(
             nn.Parameter(torch.empty(heads, kernel_size, part, device=device, dtype=dtype)) for part in depths
         )
         self.reset_parameters()
+
+    def _projection(self, **made: Any) -> Pointwise:
+        if self.groups == 1:
+            return Pointwise(self.channels, self.channels_out, **made)
+        return GroupedPointwise(self.channels, self.channels_out, groups=self.groups, **made)
 
     def reset_parameters(self) -> None:
         """Draw the relative tables anew; the projections keep torch's start of a linear layer."""
@@ -121,6 +139,9 @@ class LocalAttention(AttentionLayer):
 
     def _projected(self, x: Tensor) -> Sequence[Tensor]:
         """Queries, keys and values."""
+        if self.key is None or self.groups > 1:
+            q = self.query(x)
+            return q, self._keys(x, q), self.value(x)
         layers = (self.query, self.key, self.value)
         if torch.is_grad_enabled():
             return [layer(x) for layer in layers]
@@ -129,16 +150,20 @@ class LocalAttention(AttentionLayer):
         bias = torch.cat([layer.bias for layer in layers]) if self.query.bias is not None else None
         return pointwise(x, weight, bias).chunk(3, 1)
 
+    def _keys(self, x: Tensor, q: Tensor) -> Tensor:
+        """Keys; without content zeros that take no memory, which leave q.r of the logits."""
+        return q.new_zeros(()).expand_as(q) if self.key is None else self.key(x)
+
     def output_from(self, attended: Tensor, x: Tensor) -> Tensor:
         return pool_blocks(attended.flatten(1, 2), self.stride)
 
     def attention_map(self, x: Tensor, *, at: tuple[int, ...]) -> Tensor:
         """Weights on the map; with the border ``"zero"`` the padding holds what is missing to a sum of 1."""
         self.checked_position(x, at)
-        axes = len(at)
+        axes, q = len(at), self.query(x)
         return attention_row(
-            self.split(self.query(x)),
-            self.split(self.key(x)),
+            self.split(q),
+            self.split(self._keys(x, q)),
             at=at,
             kernel_size=[self.kernel_size] * axes,
             relative=list(self.relative),
@@ -148,8 +173,10 @@ class LocalAttention(AttentionLayer):
         )
 
     def macs(self, space: tuple[int, ...]) -> int:
+        # Products with keys of zero are evaluated too.
         pairs = self.kernel_size ** len(space) * (3 if len(self.relative) else 2)
-        return int(math.prod(space) * self.channels_out * (3 * self.channels + pairs))
+        maps = 2 if self.key is None else 3
+        return int(math.prod(space) * self.channels_out * (maps * self.channels // self.groups + pairs))
 
     def extra_repr(self) -> str:
         sizes = f"kernel_size={self.kernel_size}, heads={self.heads}, stride={self.stride}"

@@ -2,23 +2,26 @@
 
 Paper: Ramachandran et al., Stand-Alone Self-Attention in Vision Models (2019), section 3.2 and appendix A.1.
 Departures: none known; the number of mixtures, the width and the size of the embeddings are not stated, so they are
-arguments (published FLOPs fit width 64 and about 4 mixtures).
+arguments (published FLOPs fit width 64 and about 4 mixtures). Of the two other kinds of values that the paper compares,
+the convolution's size is not stated either; published FLOPs fit that of a block.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.errors import ShapeError
+from foveal.errors import OptionError, ShapeError
 from foveal.functional.dot_product import attention_row, dot_product_attention
-from foveal.functional.inputs import on_last
+from foveal.functional.inputs import check_choice, on_last
 from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes
 from foveal.layers.pointwise import BatchNorm, Pointwise
+
+Values = Literal["mixture", "plain", "conv"]
 
 
 class LocalAttentionStem(AttentionLayer):
@@ -33,6 +36,8 @@ class LocalAttentionStem(AttentionLayer):
         channels_out: width; 64 feeds the paper's trunk.
         block: side of a block and of the max pool, 4 in the paper.
         heads: 4 in the paper.
+        values: ``"mixture"``; ``"plain"``: one linear map, wherever in the block; or ``"conv"``: a convolution of the
+            image whose window is as large as a block.
         mixtures: value maps that are mixed.
         embedding: length of the place embeddings; None takes a head's depth.
         dims: space axes of the map.
@@ -46,6 +51,7 @@ class LocalAttentionStem(AttentionLayer):
         *,
         block: int = 4,
         heads: int = 4,
+        values: Values = "mixture",
         mixtures: int = 4,
         embedding: int | None = None,
         dims: int = 2,
@@ -56,22 +62,30 @@ class LocalAttentionStem(AttentionLayer):
         super().__init__()
         check_sizes("LocalAttentionStem", channels_in=channels_in, block=block, mixtures=mixtures, dims=dims)
         check_heads("LocalAttentionStem", heads, channels_out=channels_out)
+        check_choice("LocalAttentionStem", "values", values, ("mixture", "plain", "conv"))
         self.channels, self.channels_out, self.heads = channels_in, channels_out, heads
         self.block, self.dims, self.backend = block, dims, backend
+        self.kind: Values = values
         made: dict[str, Any] = {"device": device, "dtype": dtype}
         embedding = channels_out // heads if embedding is None else embedding
         check_sizes("LocalAttentionStem", embedding=embedding)
+        mixed = values == "mixture"
         self.query = Pointwise(channels_in, channels_out, bias=False, **made)
         self.key = Pointwise(channels_in, channels_out, bias=False, **made)
-        self.value = Pointwise(channels_in, mixtures * channels_out, bias=False, **made)
-        self.place = nn.ParameterList(nn.Parameter(torch.empty(block, embedding, **made)) for _ in range(dims))
-        self.mixture = nn.Parameter(torch.empty(mixtures, embedding, **made))
+        self.value: nn.Conv1d | nn.Conv2d | nn.Conv3d | Pointwise
+        if values == "conv":
+            conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+            self.value = conv(channels_in, channels_out, block, bias=False, **made)
+        else:
+            self.value = Pointwise(channels_in, (mixtures if mixed else 1) * channels_out, bias=False, **made)
+        self.place = nn.ParameterList(nn.Parameter(torch.empty(block, embedding, **made)) for _ in range(dims * mixed))
+        self.mixture = nn.Parameter(torch.empty(mixtures, embedding, **made)) if mixed else None
         self.norm = BatchNorm(channels_out, **made)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Embeddings from N(0, 1 / their length), so that mixing starts near even."""
-        for table in (*self.place, self.mixture):
+        for table in self.place if self.mixture is None else (*self.place, self.mixture):
             nn.init.normal_(table, std=table.shape[1] ** -0.5)
 
     @classmethod
@@ -80,7 +94,12 @@ class LocalAttentionStem(AttentionLayer):
         return cls(site.channels_in, site.channels_out, **options)
 
     def place_weights(self) -> Tensor:
-        """p, ``(places of a block, mixtures)``."""
+        """p, ``(places of a block, mixtures)``; only values that are mixtures have it."""
+        if self.mixture is None:
+            raise OptionError(
+                "LocalAttentionStem: place_weights() are those of mixed values, which this stem has not. "
+                "Build it with values='mixture'."
+            )
         places = self.place[0].new_zeros((1,) * self.dims + (1,))
         for axis, table in enumerate(self.place):
             shape = [1] * self.dims + [-1]
@@ -109,20 +128,27 @@ class LocalAttentionStem(AttentionLayer):
             x = x.narrow(2 + axis, 0, length)
         return x
 
-    def _block_values(self, blocks: Tensor) -> Tensor:
-        """``(batch, blocks, channels_out, places)``: the mixture is folded into one matrix a place."""
+    def _block_values(self, x: Tensor, blocks: Tensor) -> Tensor:
+        """``(batch, blocks, channels_out, places)`` from the image or its blocks."""
+        if not isinstance(self.value, Pointwise):
+            # Of a window of even length the longer part lies after the place.
+            pad = [side for _ in range(self.dims) for side in ((self.block - 1) // 2, self.block // 2)]
+            return self._blocks(self.value(F.pad(x, pad)))
+        if self.mixture is None:
+            return torch.einsum("bncp,oc->bnop", blocks, self.value.weight)
+        # The mixture is folded into one matrix a place.
         maps = self.value.weight.unflatten(0, (-1, self.channels_out))
         by_place = torch.einsum("pm,moc->poc", self.place_weights(), maps)
         return torch.einsum("bncp,poc->bnop", blocks, by_place)
 
     def values(self, x: Tensor) -> Tensor:
-        return self.split(self._from_blocks(self._block_values(self._blocks(x)), tuple(x.shape[2:])))
+        return self.split(self._from_blocks(self._block_values(x, self._blocks(x)), tuple(x.shape[2:])))
 
     def attend(self, x: Tensor) -> Tensor:
         space = tuple(self.checked(x).shape[2:])
         blocks = self._blocks(x)
         q, k = (torch.einsum("bncp,oc->bnop", blocks, layer.weight) for layer in (self.query, self.key))
-        flat = [m.flatten(0, 1).unflatten(1, (self.heads, -1)) for m in (q, k, self._block_values(blocks))]
+        flat = [m.flatten(0, 1).unflatten(1, (self.heads, -1)) for m in (q, k, self._block_values(x, blocks))]
         mask = None
         if any(length % self.block for length in space):
             there = self._blocks(x.new_ones((1, 1, *space))).squeeze(2) > 0
@@ -151,9 +177,14 @@ class LocalAttentionStem(AttentionLayer):
     def macs(self, space: tuple[int, ...]) -> int:
         places, c, o = self.block**self.dims, self.channels, self.channels_out
         blocks = math.prod(-(-length // self.block) for length in space)
+        cost = blocks * places * o * (2 * c + 2 * places)
+        if not isinstance(self.value, Pointwise):
+            return cost + math.prod(space) * o * c * places
+        cost += blocks * places * o * c
+        if self.mixture is None:
+            return cost
         mixtures, embedding = self.mixture.shape
-        weights = places * mixtures * (embedding + o * c)
-        return weights + blocks * places * o * (3 * c + 2 * places)
+        return cost + places * mixtures * (embedding + o * c)
 
     def checked(self, x: Tensor) -> Tensor:
         if super().checked(x).dim() != 2 + self.dims:
@@ -164,4 +195,4 @@ class LocalAttentionStem(AttentionLayer):
         return x
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, {self.channels_out}, block={self.block}, heads={self.heads}"
+        return f"{self.channels}, {self.channels_out}, block={self.block}, heads={self.heads}, values={self.kind}"

@@ -26,6 +26,25 @@ class Pointwise(nn.Linear):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+class GroupedPointwise(Pointwise):
+    """The same where every group of output channels sees its own group of input channels.
+
+    Its weight is ``(out, in / groups)``.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, *, groups: int, **made: Any) -> None:
+        super().__init__(channels_in // groups, channels_out, **made)
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x if x.dim() == 4 else x.flatten(2).unsqueeze(2)
+        out = F.conv2d(flat, self.weight[:, :, None, None], self.bias, groups=self.groups)
+        return out if x.dim() == 4 else out.squeeze(2).unflatten(2, x.shape[2:])
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, groups={self.groups}"
+
+
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, like: Tensor | None = None) -> Tensor:
     """``weight @ x + bias`` over channels, in the memory format of ``like``, by itself that of the map."""
     if channels_last(x if like is None else like):
