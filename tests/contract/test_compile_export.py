@@ -68,16 +68,20 @@ def test_registered_operators_pass_opcheck(space, masked):
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
-def test_native_local_attention_passes_opcheck(channels_last, masked):
+def test_native_local_attention_passes_opcheck(channels_last, masked, packed):
     q, k, v = (torch.randn(1, 5, 6, 2, 3).permute(0, 3, 4, 1, 2).requires_grad_() for _ in range(3))
+    grad = v.detach()
+    if packed:
+        q, k, v = torch.randn(1, 5, 6, 6, 3).permute(0, 3, 4, 1, 2).requires_grad_(), None, None
     tables = [torch.randn(2, 3, 3, requires_grad=True) for _ in range(2)]
     mask = torch.rand(1, 5, 6) > 0.5 if masked else None
     arguments = (q, k, v, *tables, mask, 3, 3, 1, 1, 0.5, masked, channels_last, True)
     torch.library.opcheck(torch.ops.foveal.cpu_local_attention.default, arguments)
-    maps, tables = [x.detach() for x in (q, k, v)], [x.detach() for x in tables]
+    maps, tables = [x if x is None else x.detach() for x in (q, k, v)], [x.detach() for x in tables]
     lse = torch.zeros(1, 2, 5, 6)
-    arguments = (maps[2], lse, *maps, *tables, mask, 3, 3, 1, 1, 0.5, masked, channels_last)
+    arguments = (grad, lse, *maps, *tables, mask, 3, 3, 1, 1, 0.5, masked, channels_last)
     torch.library.opcheck(torch.ops.foveal.cpu_local_attention_backward.default, arguments)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 import foveal
-from foveal.functional.local import reference
+from foveal.functional.local import packed_local_attention, packs, reference
 from kernels.native import LAYOUTS, laid_out, needs_kernels, same_bits
 
 pytestmark = needs_kernels
@@ -55,6 +55,30 @@ def assert_right(q, k, v, relative=(), *, tolerance=2e-5, **options):
         assert_close(
             got.double(), want, rtol=0, atol=tolerance * max(largest, 1.0), msg=lambda m, name=name: f"{name}: {m}"
         )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("space", [(7,), (5, 9), (1, 1)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_maps_of_one_product_give_the_same_bits(space, layout, dtype):
+    axes, heads, depth = len(space), 3, 4
+    qkv = laid_out(torch.randn(2, 3 * heads, depth, *space).to(dtype), layout).requires_grad_()
+    relative = [x.to(dtype).requires_grad_() for x in tables("split", [3] * axes, heads, depth)]
+    settings = {"kernel_size": [3] * axes, "dilation": [2] * axes, "scale": 0.7, "border": "mask"}
+    upstream = torch.randn(2, heads, depth, *space).to(dtype)
+    assert packs(None, qkv, [3] * axes)
+    together = packed_local_attention(qkv, relative=relative, **settings)
+    apart = foveal.local_attention(*qkv.chunk(3, 1), relative=relative, backend="native", **settings)
+    assert same_bits(together, apart)
+    found = [torch.autograd.grad(out, [qkv, *relative], upstream) for out in (together, apart)]
+    assert all(same_bits(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_other_calls_are_not_packed():
+    x = torch.randn(1, 4, 5, 5)
+    assert not packs("tiled", x, [3, 3])
+    assert not packs(None, x.double(), [3, 3])
+    assert not packs(None, x[..., None], [3, 3, 3])
 
 
 @pytest.mark.parametrize("reading", [None, "split", "whole"])

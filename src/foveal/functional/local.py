@@ -30,6 +30,7 @@ from foveal.functional.inputs import (
 )
 from foveal.functional.relative import check_relative, list_tables
 from foveal.kernels.cpu import local as native
+from foveal.kernels.onnx import why_not_in_onnx
 from foveal.kernels.pytorch import local as tiled
 
 Border = Literal["zero", "mask"]
@@ -81,6 +82,34 @@ def local_attention(
     q, k, v, *tables = autocast(q, k, v, *tables)
     run = BACKENDS.pick(backend, q, k, v, kernel_size=window)
     return run(q, k, v, tables, mask, window, steps, float(scale), border == "mask")
+
+
+def packed_local_attention(
+    qkv: Tensor,
+    *,
+    kernel_size: Sequence[int],
+    relative: Sequence[Tensor] | None,
+    dilation: Sequence[int],
+    scale: float,
+    border: Border,
+) -> Tensor:
+    """``local_attention`` of what one product made, so that its gradient need not be put together; see ``packs``.
+
+    Args:
+        qkv: ``(batch, 3 heads, d, *space)``: the heads of queries, keys and values, one after the other.
+        kernel_size: as in ``local_attention``, one an axis, like ``dilation``.
+    """
+    qkv, *tables = autocast(qkv, *(relative or ()))
+    q, k, v = qkv.chunk(3, 1)
+    window, steps = list(kernel_size), list(dilation)
+    _check(q, k, v, window, steps, tables, border, None, scale)
+    refuse_forward_mode("local_attention", qkv, *tables)
+    return native.local_attention(qkv, None, None, tables, None, window, steps, float(scale), border == "mask")
+
+
+def packs(backend: str | None, x: Tensor, kernel_size: Sequence[int]) -> bool:
+    """Whether ``packed_local_attention`` takes the projections of a map."""
+    return backend in (None, "native") and native.why_not(autocast(x)[0], None, None, kernel_size) is None
 
 
 def _per_axis(name: str, value: int | Sequence[int], axes: int) -> list[int]:
@@ -215,10 +244,19 @@ def _pairs(q: Tensor, k: Tensor, v: Tensor, *, kernel_size: Sequence[int]) -> in
     return math.prod(kernel_size) * (math.prod(q.shape[1:]) + math.prod(v.shape[1:]))
 
 
+def _tiled_why_not(*_: Any, **__: Any) -> str | None:
+    return why_not_in_onnx()
+
+
+def _windows_why_not(*_: Any, **__: Any) -> str | None:
+    return None if why_not_in_onnx() else "it copies every window, for ONNX, which has no operator for them"
+
+
 # Tiles compute most pairs of a query with the keys around its tile too: about four times the window's.
 BACKENDS = Backends(
     "local_attention",
     Backend("native", _native, cost=_pairs, why_not=native.why_not),
-    Backend("tiled", _tiled, cost=lambda *maps, **window: 4 * _pairs(*maps, **window)),
+    Backend("tiled", _tiled, cost=lambda *maps, **window: 4 * _pairs(*maps, **window), why_not=_tiled_why_not),
+    Backend("windows", reference, cost=_pairs, why_not=_windows_why_not),
     reference=reference,
 )

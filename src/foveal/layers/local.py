@@ -7,7 +7,6 @@ Departures: dense projections, as the published parameter counts demand; ``group
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from foveal.errors import OptionError
 from foveal.functional.inputs import check_choice, check_number
-from foveal.functional.local import Border, attention_row, local_attention
+from foveal.functional.local import Border, attention_row, local_attention, packed_local_attention, packs
 from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes
 from foveal.layers.pointwise import GroupedPointwise, Pointwise, pointwise
 from foveal.layers.pooling import pool_blocks
@@ -124,31 +123,26 @@ class LocalAttention(AttentionLayer):
         return self.split(self.value(x))
 
     def attend(self, x: Tensor) -> Tensor:
-        q, k, v = (self.split(projected) for projected in self._projected(x))
-        return local_attention(
-            q,
-            k,
-            v,
-            kernel_size=self.kernel_size,
-            relative=list(self.relative) or None,
-            dilation=self.dilation,
-            scale=self.scale,
-            border=self.border,
-            backend=self.backend,
-        )
+        axes = x.dim() - 2
+        settings: dict[str, Any] = {
+            "kernel_size": [self.kernel_size] * axes,
+            "dilation": [self.dilation] * axes,
+            "relative": list(self.relative) or None,
+            "scale": self.scale,
+            "border": self.border,
+        }
+        if self.key is not None and self.groups == 1 and packs(self.backend, x, settings["kernel_size"]):
+            qkv = self._projected(x, self.query, self.key, self.value)
+            return packed_local_attention(qkv.unflatten(1, (3 * self.heads, -1)), **settings)
+        q = self.query(x)
+        q, k, v = (self.split(projected) for projected in (q, self._keys(x, q), self.value(x)))
+        return local_attention(q, k, v, backend=self.backend, **settings)
 
-    def _projected(self, x: Tensor) -> Sequence[Tensor]:
-        """Queries, keys and values."""
-        if self.key is None or self.groups > 1:
-            q = self.query(x)
-            return q, self._keys(x, q), self.value(x)
-        layers = (self.query, self.key, self.value)
-        if torch.is_grad_enabled():
-            return [layer(x) for layer in layers]
-        # Without gradients, which would have to be put together again, one product reads the map once.
+    def _projected(self, x: Tensor, *layers: Pointwise) -> Tensor:
+        """The maps of several projections, side by side, by one product that reads the map once."""
         weight = torch.cat([layer.weight for layer in layers])
-        bias = torch.cat([layer.bias for layer in layers]) if self.query.bias is not None else None
-        return pointwise(x, weight, bias).chunk(3, 1)
+        bias = torch.cat([layer.bias for layer in layers]) if layers[0].bias is not None else None
+        return pointwise(x, weight, bias)
 
     def _keys(self, x: Tensor, q: Tensor) -> Tensor:
         """Keys; without content zeros that take no memory, which leave q.r of the logits."""

@@ -75,9 +75,13 @@ struct Layout {
     apart = query_columns.size() + half_columns;
     lanes = images * apart - half_columns;
     lead = up(half_columns, N);
+    // Vectors of queries begin at `lead` and reach beyond the last one, their keys half a window further; packing the last
+    // image may write as many zeros.
     const int64_t widest = parts(parts(a.columns, a.step_columns), plan.tiles) + (backward ? 2 * half_columns : 0);
+    const int64_t before = (plan.side_by_side - 1) * (widest + half_columns);
+    const int64_t end = lead + most(up(before + widest, N), before + up(widest, N)) + half_columns;
     // An odd number of cache lines, so that the channels of a row do not share the sets of the first cache.
-    pitch = up(lead + up(plan.side_by_side * (widest + half_columns), N) + lead + N, 16) | 16;
+    pitch = up(end, 16) | 16;
     held = up(least(R + 2 * half_rows, most(1, parts(a.rows, a.step_rows))), R);
   }
 
