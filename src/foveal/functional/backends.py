@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from foveal.errors import BackendError
+from foveal.functional.sizes import example
 
 Run = Callable[..., Tensor]
 WhyNot = Callable[..., "str | None"]
@@ -24,8 +26,9 @@ class Backend:
     """One exact evaluation of an operation.
 
     ``why_not`` gets the call's arguments and returns None where it can run, else the reason;
-    ``cost`` gets them too and returns operations of one sample, comparable within one table: the choice must not
-    depend on the batch, or an exported program could not take another one.
+    ``cost`` gets them too, of tensors it may read ``shape``, and returns operations of one sample, comparable within one
+    table: the choice must not depend on the batch, or an exported program could not take another one. Where a program
+    is exported for any height and width, costs are those of the example.
     """
 
     name: str
@@ -77,6 +80,8 @@ class Backends:
             raise BackendError(f"{self.operation}: no backend can run this call ({reasons}).")
         if len(fitting) == 1:
             return fitting[0].name
+        if torch.compiler.is_exporting():
+            args, kwargs = tuple(map(example, args)), {name: example(given) for name, given in kwargs.items()}
         # Not min(…, key=…): the compiler of torch 2.10 does not trace a key that is a closure.
         costs = [row.cost(*args, **kwargs) for row in fitting]
         return fitting[costs.index(min(costs))].name

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from foveal.kernels.cpu.derivatives import refuse_second_derivatives
 from foveal.kernels.cpu.load import WHY_NOT
+from foveal.kernels.onnx import why_not_in_onnx
 
 # How ``read`` turns scores into weights, as numbered in efficient.h.
 PLAIN, SOFTMAX, DOUBLE = 0, 1, 2
@@ -22,8 +23,9 @@ PLAIN, SOFTMAX, DOUBLE = 0, 1, 2
 
 def why_not(*maps: Tensor, **_: Any) -> str | None:
     """None where the kernels take the call, else the reason."""
-    if WHY_NOT is not None:
-        return WHY_NOT
+    reason = WHY_NOT or why_not_in_onnx()
+    if reason is not None:
+        return reason
     for x in maps:
         if x.device.type != "cpu":
             return f"it runs on the CPU, the maps are on {x.device.type}"

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from foveal.kernels.cpu.load import WHY_NOT
+from foveal.kernels.onnx import why_not_in_onnx
 
 DECAYS = ("gaussian", "manhattan")
 
@@ -22,8 +23,9 @@ def why_not(v: Tensor, *, decay: str, mask: Tensor | None) -> str | None:
     """None where the kernel takes the call, else the reason."""
     if decay not in DECAYS:
         return f"decay {decay!r} is no product over the axes"
-    if WHY_NOT is not None:
-        return WHY_NOT
+    reason = WHY_NOT or why_not_in_onnx()
+    if reason is not None:
+        return reason
     if v.device.type != "cpu":
         return f"it runs on the CPU, the map is on {v.device.type}"
     if v.dtype not in (torch.float32, torch.bfloat16):
