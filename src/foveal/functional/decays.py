@@ -64,7 +64,7 @@ def kernel(decay: Decay, space: Sequence[int], radius: Tensor | None, like: Tens
         step = step / length if decay == "euclidean" else step
         square = square + step.square().reshape([1] + [-1 if a == axis else 1 for a in range(len(space))])
     distance = square.sqrt()
-    longest = math.sqrt(sum(length * length for length in space))
+    longest = sum(length * length for length in space) ** 0.5
     if decay == "uniform":
         return torch.ones_like(distance)
     if decay == "linear":

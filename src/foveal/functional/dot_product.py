@@ -30,6 +30,7 @@ from foveal.functional.inputs import (
     wide_dtype,
 )
 from foveal.functional.relative import check_relative, list_tables
+from foveal.functional.sizes import runs
 from foveal.kernels.pytorch.local import query_slices
 
 Normalization = Literal["softmax", "scaling"]
@@ -103,7 +104,7 @@ def relative_logits(q: Tensor, table: Tensor, axis: int) -> Tensor:
     length = q.shape[3 + axis]
     before, after = math.prod(q.shape[3 : 3 + axis]), math.prod(q.shape[4 + axis :])
     # Row i of the table's windows, counted from the end, holds the offsets -i to L - 1 - i: those of query i.
-    own = table.unfold(1, length, 1).flip(1)
+    own = runs(table, 1, length).flip(1)
     flat = q.reshape(*q.shape[:3], before, length, after)
     logits = torch.einsum("bhdxiy,hidj->bhxiyj", flat, own.expand(q.shape[1], -1, -1, -1))
     return logits.reshape(*q.shape[:2], *q.shape[3:], length)
@@ -121,8 +122,8 @@ def with_positions(q: Tensor, k: Tensor, tables: Sequence[Tensor]) -> tuple[Tens
         queries.append(relative_logits(q[:, :, part], table, axis).flatten(2, 1 + len(space)))
         shape = [1] * len(space)
         shape[axis] = space[axis]
-        coordinate = torch.arange(space[axis], device=q.device).reshape(shape).expand(space).flatten()
-        one_hot = F.one_hot(coordinate, space[axis]).to(q.dtype)
+        index = torch.arange(space[axis], device=q.device)
+        one_hot = (index.reshape(shape).expand(space).flatten()[:, None] == index).to(q.dtype)
         keys.append(one_hot.expand(*q.shape[:2], -1, -1))
     return torch.cat(queries, -1), torch.cat(keys, -1)
 
@@ -157,7 +158,7 @@ def _sdpa(
     values = v.flatten(3).mT
     # Fused attention wants one depth for all three, each position's features side by side in memory; without either
     # torch would fall back to storing the (n, m) logits.
-    depth = max(queries.shape[-1], values.shape[-1])
+    depth = torch.sym_max(queries.shape[-1], values.shape[-1])
     queries, keys, wide = (F.pad(x, (0, depth - x.shape[-1])).contiguous() for x in (queries, keys, values))
     allowed = None
     if mask is not None:

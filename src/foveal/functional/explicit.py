@@ -28,6 +28,7 @@ from foveal.functional.inputs import (
     wide_dtype,
     without_autocast,
 )
+from foveal.functional.sizes import example_sizes, open_sizes, runs
 from foveal.kernels.cpu import explicit as native
 
 
@@ -131,7 +132,7 @@ def _for_heads(factor: Tensor, dims: int) -> Tensor:
 def _toeplitz(values: Tensor, space: Sequence[int]) -> Tensor:
     """``(heads, n, n)`` of G from ``(heads, *(2 L - 1))``, entry (query, key) at offset key - query."""
     for axis, length in enumerate(space):
-        values = values.unfold(1 + axis, length, 1).flip(1 + axis)
+        values = runs(values, 1 + axis, length).flip(1 + axis)
     return values.reshape(values.shape[0], math.prod(space), -1)
 
 
@@ -253,6 +254,8 @@ def _native_why_not(v: Tensor, *, decay: Decay, mask: Tensor | None, **_: Any) -
 
 
 def _fft_why_not(v: Tensor, *, offset: float, mask: Tensor | None, **_: Any) -> str | None:
+    if open_sizes(v.shape[3:]):
+        return "the length of a transform must be a number, not open in an exported program"
     if mask is not None and not offset:
         return "with a mask and no offset all weights of a row may be smaller than a transform's rounding"
     return None
@@ -287,6 +290,7 @@ def mixing_macs(decay: Decay, space: Sequence[int], channels: int, heads: int = 
 
     Means and transforms have none: they are counted in other units. The native kernel counts as separable.
     """
+    space = example_sizes(space)
     shape = _Map((1, heads, channels // heads, *space), torch.device("meta"))
     chosen = BACKENDS.cheapest(shape, decay=decay, offset=1.0, mask=None)
     per_channel = {"separable": sum(space) * math.prod(space), "dense": math.prod(space) ** 2}.get(chosen, 0)
