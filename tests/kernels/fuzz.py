@@ -168,16 +168,15 @@ def _external(choose: random.Random, dtype: torch.dtype) -> Call:
 
 def _explicit(choose: random.Random, dtype: torch.dtype) -> Call:
     batch, heads, depth = _batch(choose), choose.randint(1, 4), _depth(choose)
-    space = _shrink(
-        choose, _space(choose, choose.randint(1, 3)), lambda s: heads * math.prod(s) ** 2 + batch * math.prod(s)
-    )
-    decay = choose.choice(list(DECAYS))
+    axes = choose.choice([1, 2, 2, 2, 2, 3])
+    space = _shrink(choose, _space(choose, axes), lambda s: heads * math.prod(s) ** 2 + batch * math.prod(s))
+    # Mostly what the kernel takes: the separable ones, without a mask.
+    decay = choose.choice([*DECAYS, *["gaussian", "manhattan"] * 8])
     tensors = [laid_out(choose, (batch, heads, depth, *space), dtype)]
     if decay in LEARNABLE:
         tensors.append((torch.rand(choose.choice([(), (heads,)])) + 0.3).to(dtype))
-    return Call(
-        tensors, {"decay": decay, "offset": choose.choice([0.0, 1.0, 0.5]), "mask": _mask(choose, batch, space)}
-    )
+    mask = _mask(choose, batch, space) if choose.random() < 0.1 else None
+    return Call(tensors, {"decay": decay, "offset": choose.choice([0.0, 1.0, 0.5]), "mask": mask})
 
 
 def _run_local(q: Tensor, k: Tensor, v: Tensor, *tables: Tensor, **options: Any) -> Tensor:
