@@ -47,7 +47,7 @@ def check(wheel, python, torch):
     interpreter = place / "venv" / "bin" / "python"
     wanted = [f"torch=={torch}"] if torch else ["--constraint", ROOT / "constraints.txt"]
     # torch 2.10 compiles with setuptools and does not ask for it below Python 3.12.
-    tools = ["pytest", "pytest-xdist", "hypothesis", "setuptools"]
+    tools = ["pytest", "pytest-xdist", "hypothesis", "setuptools", "onnx", "onnxruntime", "onnxscript"]
     run("uv", "pip", "install", "--quiet", "--python", interpreter, *wanted, *tools, wheel)
     (place / "tests").mkdir()
     for name in (*SUITES, "conftest.py"):
