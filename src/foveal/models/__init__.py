@@ -1,6 +1,7 @@
 """Backbones of the papers and the one table of where each mechanism goes; importing this registers them in timm."""
 
 from foveal.models import augmented as _augmented  # noqa: F401  registers its networks
+from foveal.models import eamlp as _eamlp  # noqa: F401  registers its networks
 from foveal.models import efficient as _efficient  # noqa: F401  registers its networks
 from foveal.models import explicit as _explicit  # noqa: F401  registers its networks
 from foveal.models import gates as _gates  # noqa: F401  registers its networks
