@@ -26,9 +26,9 @@ class Backend:
     """One exact evaluation of an operation.
 
     ``why_not`` gets the call's arguments and returns None where it can run, else the reason;
-    ``cost`` gets them too, of tensors it may read ``shape``, and returns operations of one sample, comparable within one
-    table: the choice must not depend on the batch, or an exported program could not take another one. Where a program
-    is exported for any height and width, costs are those of the example.
+    ``cost`` gets them too, reads no more than the shape of a tensor, and returns operations of one sample, comparable
+    within one table: the choice must not depend on the batch, or an exported program could not take another one. Where
+    a program is exported for any height and width, costs are those of the example.
     """
 
     name: str

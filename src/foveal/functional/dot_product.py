@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -158,7 +158,8 @@ def _sdpa(
     values = v.flatten(3).mT
     # Fused attention wants one depth for all three, each position's features side by side in memory; without either
     # torch would fall back to storing the (n, m) logits.
-    depth = torch.sym_max(queries.shape[-1], values.shape[-1])
+    # Not max: in an exported program the sizes are open, and a depth of queries grows with them.
+    depth = cast(int, torch.sym_max(queries.shape[-1], values.shape[-1]))
     queries, keys, wide = (F.pad(x, (0, depth - x.shape[-1])).contiguous() for x in (queries, keys, values))
     allowed = None
     if mask is not None:

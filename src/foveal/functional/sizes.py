@@ -39,6 +39,14 @@ def example(x: Any) -> Any:
     return Example(example_sizes(x.shape)) if isinstance(x, Tensor) and open_sizes(x.shape) else x
 
 
+def first(x: Tensor, axis: int, length: int) -> Tensor:
+    """``x.narrow(axis, 0, length)``."""
+    if not open_sizes((length,)):
+        return x.narrow(axis, 0, length)
+    # Whether what is cut off a map is contiguous depends on its sizes, so it becomes a tensor of its own.
+    return x.index_select(axis, torch.arange(length, device=x.device))
+
+
 def runs(x: Tensor, axis: int, length: int) -> Tensor:
     """``x.unfold(axis, length, 1)``: all runs of neighbours along an axis, whose own axis comes last."""
     if not open_sizes((length,)):

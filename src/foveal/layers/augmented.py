@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from foveal.errors import OptionError, ShapeError
 from foveal.functional.dot_product import attention_row, dot_product_attention
+from foveal.functional.sizes import open_sizes
 from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes
 from foveal.layers.pointwise import Pointwise
 from foveal.layers.pooling import pool_overlapping
@@ -134,6 +135,21 @@ class AugmentedAttention(AttentionLayer):
 def _fit(table: Tensor, length: int) -> Tensor:
     """``(1, 2 length - 1, depth)``: the middle offsets of a longer table, or a shorter one stretched linearly."""
     have, want = table.shape[1], 2 * length - 1
+    if open_sizes((length,)):
+        return _fit_open(table, length)
     if want <= have:
         return table.narrow(1, (have - want) // 2, want)
     return F.interpolate(table.mT, want, mode="linear", align_corners=True).mT
+
+
+def _fit_open(table: Tensor, length: int) -> Tensor:
+    """The same without a branch on the length: row i lies at the table's middle plus (i - length + 1) steps."""
+    have = table.shape[1]
+    # In a longer table a step is one row; in a shorter one the steps reach from its first row to its last.
+    longest = torch.full((), length - 1, dtype=torch.float32, device=table.device).clamp(min=1)
+    step = ((have // 2) / longest).clamp(max=1)
+    place = have // 2 + torch.arange(1 - length, length, device=table.device) * step
+    below = place.floor().clamp(0, have - 1)
+    above = (below + 1).clamp(max=have - 1)
+    part = (place - below)[:, None].to(table.dtype)
+    return table[:, below.long()] * (1 - part) + table[:, above.long()] * part

@@ -20,6 +20,7 @@ from foveal.functional.efficient import (
     normalize_queries,
 )
 from foveal.functional.inputs import autocast, check_choice, refuse_forward_mode
+from foveal.functional.sizes import example_sizes
 from foveal.kernels.cpu.efficient import why_not
 from foveal.kernels.cpu.efficient_folded import folded_efficient_attention
 from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes, column
@@ -95,7 +96,7 @@ class EfficientAttention(AttentionLayer):
         self.checked(x)
         if self.backend is not None:
             return self.output_from(self.attend(x), x)
-        fold_value, fold_output = self._folds(math.prod(x.shape[2:]))
+        fold_value, fold_output = self._folds(math.prod(example_sizes(x.shape[2:])))
         if fold_value and fold_output and self.normalization == "softmax" and why_not(*autocast(x)) is None:
             return self._native(x)
         q = normalize_queries(self.split(self.query(x)).flatten(3), self.normalization)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from foveal.functional.decays import LEARNABLE, Decay, check_decay
 from foveal.functional.explicit import attention_row, explicit_attention, mixing_macs
 from foveal.functional.inputs import check_number
+from foveal.functional.sizes import example_sizes
 from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes
 from foveal.layers.pointwise import Pointwise, pointwise
 from foveal.layers.pooling import pool_overlapping
@@ -110,7 +111,7 @@ class ExplicitAttention(AttentionLayer):
         return n * c * o + c * e * o + more < n * e * (c + o)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self._folds(tuple(self.checked(x).shape[2:])):
+        if not self._folds(example_sizes(self.checked(x).shape[2:])):
             return self.output_from(self.attend(x), x)
         weight = self.output.weight @ self.value.weight
         bias: Tensor | None = self.output.bias

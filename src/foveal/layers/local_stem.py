@@ -9,6 +9,7 @@ the convolution's size is not stated either; published FLOPs fit that of a block
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from foveal.errors import OptionError, ShapeError
 from foveal.functional.dot_product import attention_row, dot_product_attention
 from foveal.functional.inputs import check_choice, on_last
+from foveal.functional.sizes import first, open_sizes
 from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes
 from foveal.layers.pointwise import BatchNorm, Pointwise
 
@@ -107,11 +109,16 @@ class LocalAttentionStem(AttentionLayer):
             places = places + table.reshape(shape)
         return (places.reshape(-1, places.shape[-1]) @ self.mixture.mT).softmax(-1)
 
+    def _counts(self, space: Sequence[int]) -> list[int]:
+        """Blocks along each axis, the last one perhaps incomplete."""
+        return [(length - 1) // self.block + 1 for length in space]
+
     def _blocks(self, x: Tensor) -> Tensor:
         """``(batch, channels, *space)`` to ``(batch, blocks, channels, places of a block)``, padded with zeros."""
         space, axes = x.shape[2:], self.dims
-        pad = [side for length in reversed(space) for side in (0, -length % self.block)]
-        x = F.pad(x, pad) if any(pad) else x
+        behind = [n * self.block - length for n, length in zip(self._counts(space), space, strict=True)]
+        if open_sizes(space) or any(behind):
+            x = F.pad(x, [side for pad in reversed(behind) for side in (0, pad)])
         split = [m for length in x.shape[2:] for m in (length // self.block, self.block)]
         channels = x.shape[1]
         x = x.reshape(*x.shape[:2], *split)
@@ -120,12 +127,12 @@ class LocalAttentionStem(AttentionLayer):
 
     def _from_blocks(self, x: Tensor, space: tuple[int, ...]) -> Tensor:
         """The inverse: ``(batch, blocks, channels, places)`` to ``(batch, channels, *space)``."""
-        axes, count = self.dims, [-(-length // self.block) for length in space]
+        axes, count = self.dims, self._counts(space)
         x = x.reshape(x.shape[0], *count, x.shape[2], *[self.block] * axes)
         x = x.permute(0, 1 + axes, *(m for a in range(axes) for m in (1 + a, 2 + axes + a)))
         x = x.reshape(*x.shape[:2], *(n * self.block for n in count))
         for axis, length in enumerate(space):
-            x = x.narrow(2 + axis, 0, length)
+            x = first(x, 2 + axis, length)
         return x
 
     def _block_values(self, x: Tensor, blocks: Tensor) -> Tensor:
@@ -150,7 +157,7 @@ class LocalAttentionStem(AttentionLayer):
         q, k = (torch.einsum("bncp,oc->bnop", blocks, layer.weight) for layer in (self.query, self.key))
         flat = [m.flatten(0, 1).unflatten(1, (self.heads, -1)) for m in (q, k, self._block_values(x, blocks))]
         mask = None
-        if any(length % self.block for length in space):
+        if open_sizes(space) or any(length % self.block for length in space):
             there = self._blocks(x.new_ones((1, 1, *space))).squeeze(2) > 0
             mask = there.expand(x.shape[0], -1, -1).flatten(0, 1)
         attended = dot_product_attention(flat[0], flat[1], flat[2], scale=1.0, mask=mask, backend=self.backend)

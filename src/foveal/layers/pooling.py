@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from foveal.functional.sizes import open_sizes
+
 _POOL = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 
 
@@ -13,10 +15,16 @@ def pool_blocks(x: Tensor, stride: int) -> Tensor:
     if stride == 1:
         return x
     space = x.shape[2:]
-    missing = [-length % stride for length in space]
-    if any(missing):
+    # Of the form that strided convolutions have, so that open sizes are seen to be equal.
+    missing = [((length - 1) // stride + 1) * stride - length for length in space]
+    open_ended = open_sizes(space)
+    if open_ended or any(missing):
         x = F.pad(x, [side for pad in reversed(missing) for side in (0, pad)])
-    x = _POOL[len(space) - 1](x, stride)
+    pool = _POOL[len(space) - 1]
+    x = pool(x, stride)
+    if open_ended:
+        there = F.pad(x.new_ones((1, 1, *space)), [side for pad in reversed(missing) for side in (0, pad)])
+        return x / pool(there, stride)
     for axis, pad in enumerate(missing):
         if pad:
             factor = x.new_ones(x.shape[2 + axis])
