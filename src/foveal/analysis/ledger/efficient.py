@@ -1,0 +1,159 @@
+"""Shen et al., Efficient Attention: Attention with Linear Complexities (2018): figure 3 and its text, tables 3 to 11."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from foveal.analysis.ledger.complexity import (
+    Sizes,
+    efficient_floats,
+    efficient_operations,
+    non_local_floats,
+    non_local_operations,
+)
+from foveal.analysis.ledger.records import PAPER, Column, Row, Table
+
+_TOP1, _TOP5 = Column("top-1", "%", metric="accuracy"), Column("top-5", "%", metric="accuracy_top5")
+_BOX, _MASK = Column("box AP", "%"), Column("mask AP", "%")
+_DETECTOR = {"": "model not in foveal yet: Mask R-CNN"}
+_STEREO = {"": "model not in foveal yet: PSMNet"}
+_OTHERS = {"": "another paper's network, not in foveal"}
+_D, _KEY = 64, 32
+
+
+@dataclass(frozen=True)
+class Bars:
+    """One size of figure 3: bytes of float32 and operations of both modules."""
+
+    space: tuple[int, ...]
+    efficient_bytes: float
+    non_local_bytes: float
+    efficient_operations: float
+    non_local_operations: float
+
+
+def figure_3(
+    spaces: tuple[tuple[int, ...], ...] = ((28, 28, 4), (64, 64), (128, 128), (256, 256), (64, 64, 32)),
+) -> list[Bars]:
+    """The figure by the formulas of table 1, d = dv = 2 dk = 64, at the sizes that the text names and one between."""
+    bars = []
+    for space in spaces:
+        s = Sizes(space, _D, _KEY)
+        bars.append(
+            Bars(
+                space,
+                4 * efficient_floats(s),
+                4 * non_local_floats(s),
+                efficient_operations(s),
+                non_local_operations(s),
+            )
+        )
+    return bars
+
+
+def _ratio(*space: int, d: int = _D, key: int = _KEY, memory: bool) -> Callable[[], float]:
+    s = Sizes(space, d, key)
+    if memory:
+        return lambda: non_local_floats(s) / efficient_floats(s)
+    return lambda: non_local_operations(s) / efficient_operations(s)
+
+
+_SAVES, _TAKES = Column("times less", ""), Column("non-local takes", "")
+_NO_RATIO = "the table's own formulas do not give it"
+_I3D = "at 1024 channels and 64 keys, which the text does not state; at 512 and 256 it is {}"
+FIGURE = Table(
+    "efficient", "figure 3", "Claims of figure 3's text; ours by the formulas of table 1, d = dv = 2 dk = 64, float32",
+    (_SAVES, _TAKES),
+    (
+        Row("64 x 64, memory", "17 -", computed={"times less": _ratio(64, 64, memory=True)}),
+        Row("64 x 64, computation", "32 -", computed={"times less": _ratio(64, 64, memory=False)}),
+        Row("256 x 256, memory in GB", "260 17.2", computed={
+            "times less": _ratio(256, 256, memory=True),
+            "non-local takes": lambda: 4 * non_local_floats(Sizes((256, 256), _D, _KEY)) / 1e9,
+        }, why={"times less": _NO_RATIO}),
+        Row("256 x 256, computation in GMACC", "515 412", computed={
+            "times less": _ratio(256, 256, memory=False),
+            "non-local takes": lambda: non_local_operations(Sizes((256, 256), _D, _KEY)) / 1e9,
+        }, why={"times less": _NO_RATIO, "non-local takes":
+                "a slip: half of the table's formula, which counts a multiplication and an addition as two"}),
+        Row("28 x 28 x 4, memory", "2 -", computed={"times less": _ratio(28, 28, 4, d=1024, key=64, memory=True)},
+            why={"times less": _I3D.format("2.5")}),
+        Row("28 x 28 x 4, computation", "2 -",
+            computed={"times less": _ratio(28, 28, 4, d=1024, key=64, memory=False)},
+            why={"times less": _I3D.format("3.7")}),
+        Row("64 x 64 x 32, memory", "32 -", computed={"times less": _ratio(64, 64, 32, memory=True)},
+            why={"times less": "a slip by a power of two: the formulas give 1/512 or nearly so"}),
+        Row("64 x 64 x 32, computation", "1025 -", computed={"times less": _ratio(64, 64, 32, memory=False)},
+            why={"times less": _NO_RATIO}),
+    ),
+    PAPER,
+)  # fmt: skip
+
+
+def _detections(number: str, title: str, rows: tuple[tuple[str, str], ...]) -> Table:
+    rowed = tuple(Row(label, printed, why=_DETECTOR) for label, printed in rows)
+    return Table("efficient", number, f"{title}, Mask R-CNN, COCO", (_BOX, _MASK), rowed, PAPER)
+
+
+COMPARISON = _detections("3", "Efficient attention (EA) and non-local module (NL)", (
+    ("none", "39.4 35.1"), ("EA at res3", "40.2 36.0"), ("NL at res3", "40.3 35.9"), ("EA at fpn1", "39.9 35.8"),
+    ("NL at fpn1", "OOM OOM"), ("EA at fpn2", "39.7 35.7"), ("NL at fpn2", "OOM OOM"), ("EA at fpn3", "39.7 35.5"),
+    ("NL at fpn3", "39.8 35.5"), ("best EA", "41.2 36.7"), ("best NL", "40.3 35.9"),
+))  # fmt: skip
+STATE = Table(
+    "efficient", "4", "State of the art, COCO", (Column("AP", "%"),),
+    (
+        Row("TDM Faster R-CNN, Inc.-ResNet-v2", "36.8", why=_OTHERS),
+        Row("Mask R-CNN, ResNeXt-101", "39.8", why=_OTHERS),
+        Row("Soft-NMS, Algn.-Inc.-ResNet", "40.9", why=_OTHERS),
+        Row("LH R-CNN, ResNet-101", "41.5", why=_OTHERS),
+        Row("Fitness NMS, ResNet-101", "41.8", why=_OTHERS),
+        Row("EA Mask R-CNN, ResNet-101", "43.1", why=_DETECTOR),
+        Row("EA Mask R-CNN, ResNeXt-101", "44.9", why=_DETECTOR),
+    ),
+    PAPER,
+)  # fmt: skip
+_EPE = (Column("EPE", "px"),)
+STEREO = Table("efficient", "5", "Stereo depth, Scene Flow", _EPE, (
+    Row("PSMNet (original)", "1.09", why=_STEREO), Row("PSMNet (baseline)", "0.513", why=_STEREO),
+    Row("EA-PSMNet", "0.477", why=_STEREO), Row("Nonlocal-PSMNet", "OOM", why=_STEREO),
+), PAPER)  # fmt: skip
+STEREO_STATE = Table("efficient", "6", "State of the art, Scene Flow", _EPE, (
+    Row("iResNet-i2", "1.40", why=_OTHERS), Row("PSMNet", "1.09", why=_STEREO), Row("EdgeStereo", "1.12", why=_OTHERS),
+    Row("CSPN", "0.78", why=_OTHERS), Row("EA-PSMNet", "0.48", why=_STEREO),
+), PAPER)  # fmt: skip
+
+_OOM = "whether memory runs out depends on machine and batch, neither of which the table states"
+IMAGENET = Table(
+    "efficient", "7", "ResNet-50, ImageNet", (_TOP1, _TOP5),
+    (
+        Row("baseline", "76.052 92.952", "resnet50"),
+        Row("EA at res1", "76.932 93.252", "foveal_efficient_resnet50_res1"),
+        Row("NL at res1", "OOM OOM", "foveal_nonlocal_resnet50_res1", why={"": _OOM}),
+        Row("EA at res2", "76.532 93.274", "foveal_efficient_resnet50_res2"),
+        Row("NL at res2", "OOM OOM", "foveal_nonlocal_resnet50_res2", why={"": _OOM}),
+        Row("EA at res1 and res2", "77.312 93.650", "foveal_efficient_resnet50_res12"),
+        Row("NL at res1 and res2", "OOM OOM", "foveal_nonlocal_resnet50_res12", why={"": _OOM}),
+    ),
+    PAPER, data="imagenet",
+)  # fmt: skip
+NORMALIZATION = _detections("8", "Normalisation, at res3", (
+    ("none", "NaN NaN"), ("scaling", "40.2 35.9"), ("softmax", "40.2 36.0"),
+))  # fmt: skip
+PLACES = _detections("9", "Where modules are inserted", (
+    ("none", "39.4 35.1"), ("res3", "40.2 36.0"), ("res4", "39.1 34.8"), ("fpn1", "39.9 35.8"), ("fpn2", "39.7 35.7"),
+    ("fpn3", "39.7 35.5"), ("fpn4", "39.7 35.4"), ("fpn5", "39.6 35.3"), ("fpn1-5", "40.6 36.2"),
+    ("fpn1-5 and res3", "40.8 36.3"), ("fpn1-5 and res3,4", "41.2 36.7"),
+))  # fmt: skip
+KEYS = _detections("10", "Key channels, at fpn1-5", (
+    ("dk = 32", "40.4 36.1"), ("dk = 64", "40.6 36.2"), ("dk = 128", "40.3 36.1"),
+))  # fmt: skip
+BACKBONES = _detections("11", "Backbones, EA at fpn1-5 and res3,4", (
+    ("ResNet-50", "39.4 35.1"), ("ResNet-50 with EA", "41.2 36.7"), ("ResNet-101", "41.3 36.6"),
+    ("ResNet-101 with EA", "43.1 37.9"), ("ResNeXt-101", "43.5 38.5"), ("ResNeXt-101 with EA", "44.9 39.5"),
+))  # fmt: skip
+
+TABLES = (
+    FIGURE, COMPARISON, STATE, STEREO, STEREO_STATE, IMAGENET, NORMALIZATION, PLACES, KEYS, BACKBONES,
+)  # fmt: skip

@@ -1,0 +1,133 @@
+"""The ledger itself: every cell of every paper with its verdict, made now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from foveal.analysis.ledger import augmented, complexity, efficient, explicit, external, local
+from foveal.analysis.ledger.conventions import Convention
+from foveal.analysis.ledger.records import Cell, Column, Row, Run, Source, Table, Verdict
+from foveal.analysis.ledger.tally import figure, figure_of_layer, known
+from foveal.analysis.ledger.verdict import NEAR, is_figure, is_near, judge
+from foveal.errors import OptionError
+
+PAPERS: dict[str, tuple[str, tuple[Table, ...]]] = {
+    "explicit": ("Explicitly Modeled Attention Maps for Image Classification", explicit.TABLES),
+    "augmented": (
+        "Attention Augmented Convolutional Networks, which the explicit paper compares with",
+        augmented.TABLES,
+    ),
+    "efficient": ("Efficient Attention: Attention with Linear Complexities", efficient.TABLES),
+    "local": ("Stand-Alone Self-Attention in Vision Models", local.TABLES),
+    "external": ("Beyond Self-attention: External Attention using Two Linear Layers", external.TABLES),
+}
+NOT_HERE = "not run here"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How many cells there are, and how many came out how."""
+
+    cells: int
+    equal: int
+    differs: int
+    not_run: int
+
+
+def ledger(
+    papers: Sequence[str] = (), *, runs: Sequence[Run] = (), tell: Callable[[int, int], None] | None = None
+) -> list[Cell]:
+    """Every published cell beside ours, table by table.
+
+    Args:
+        papers: some of ``PAPERS``; all where empty.
+        runs: finished runs of the user, printed beside the accuracies of the same model on the same data.
+        tell: called with rows done and rows in all.
+
+    Raises:
+        OptionError: there is no such paper.
+    """
+    for name in papers:
+        if name not in PAPERS:
+            raise OptionError(f"ledger: there is no paper {name!r}. Use one of {', '.join(PAPERS)}, or none for all.")
+    chosen = list(papers) or list(PAPERS)
+    total = sum(len(table.rows) for name in chosen for table in PAPERS[name][1])
+    done, cells = 0, []
+    for name in chosen:
+        cells += complexity.cells(name)
+        for table in PAPERS[name][1]:
+            for row in table.rows:
+                cells += row_cells(table, row, runs)
+                done += 1
+                if tell is not None:
+                    tell(done, total)
+    return cells
+
+
+def summary(cells: Sequence[Cell]) -> Summary:
+    """The counts of the last line."""
+    count = Counter(cell.verdict for cell in cells)
+    return Summary(len(cells), count[Verdict.EQUAL], count[Verdict.DIFFERS], count[Verdict.NOT_RUN])
+
+
+def row_cells(table: Table, row: Row, runs: Sequence[Run] = ()) -> list[Cell]:
+    """The cells of a row; columns of which the paper prints nothing are left out."""
+    printed = row.printed.split()
+    if len(printed) != len(table.columns):
+        raise ValueError(f"ledger: {table.paper} {table.number}, {row.label}: {len(printed)} figures for its columns.")
+    columns = zip(table.columns, printed, strict=True)
+    return [_cell(table, row, column, text, runs) for column, text in columns if text != "-"]
+
+
+def _cell(table: Table, row: Row, column: Column, published: str, runs: Sequence[Run]) -> Cell:
+    why = row.why.get(column.name, row.why.get("", ""))
+    source: Source = row.sources.get(column.name, row.sources.get("", table.source))
+    rule = row.rules.get(column.name, column.rule)
+    ours, verdict = _ours(table, row, column, rule), Verdict.NOT_RUN
+    if ours is None and column.metric and is_figure(published):
+        ours, run_why = _from_runs(table, row, column, runs)
+        why = run_why if ours is not None else why or _no_run(table, row)
+    elif ours is None:
+        why = why or _no_model(row)
+    difference = None
+    if ours is not None:
+        difference = ours - float(published)
+        verdict, why = judge(published, ours, why)
+        if verdict is Verdict.DIFFERS and rule is not None and rule.operations and is_near(published, ours):
+            why = f"within {NEAR} {column.unit}; {why}"
+    return Cell(
+        table.paper, table.number, table.title, row.label, column.name, column.unit, published, ours, difference,
+        verdict, why, rule.name if rule else "", row.model, source.where, source.certainty,
+    )  # fmt: skip
+
+
+def _ours(table: Table, row: Row, column: Column, rule: Convention | None) -> float | None:
+    """What foveal computes for a cell; None where that takes training, or a model that is not there."""
+    if column.name in row.computed:
+        return row.computed[column.name]()
+    if rule is None:
+        return None
+    if row.layer is not None:
+        return figure_of_layer(row.layer, table.shape, rule)
+    if not row.model or not known(row.model):
+        return None
+    return figure(row.model, {**table.options, **row.options}, table.shape, rule, fixed=row.fixed)
+
+
+def _from_runs(table: Table, row: Row, column: Column, runs: Sequence[Run]) -> tuple[float | None, str]:
+    """The user's own figure for a model on the table's data, if there is a run of it."""
+    for run in runs:
+        if row.model and run.model == row.model and run.data == table.data and column.metric in run.metrics:
+            seeds = f"{run.seeds} seed{'s' if run.seeds > 1 else ''}"
+            return run.metrics[column.metric], f"your run: {run.epochs} epochs, {seeds}; training is not the paper's"
+    return None, ""
+
+
+def _no_run(table: Table, row: Row) -> str:
+    return NOT_HERE if row.model and known(row.model) else f"{NOT_HERE}: {_no_model(row)}"
+
+
+def _no_model(row: Row) -> str:
+    return f"model not in foveal yet: {row.model}" if row.model else "model not in foveal yet"
