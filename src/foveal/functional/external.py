@@ -24,6 +24,7 @@ from foveal.functional.inputs import (
     refuse_forward_mode,
     wide_dtype,
 )
+from foveal.functional.parts import Part
 from foveal.kernels.cpu import external as native
 
 Normalization = Literal["double", "softmax"]
@@ -92,14 +93,21 @@ def _check(x: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, normaliza
     check_mask("external_attention", mask, x)
 
 
-def normalize_slots(logits: Tensor, *, normalization: Normalization = "double", mask: Tensor | None = None) -> Tensor:
-    """Norm of ``(batch, heads, S, n)`` logits, in float32 at least; ``mask`` is ``(batch, *space)``."""
+def normalize_slots(
+    logits: Tensor, *, normalization: Normalization = "double", mask: Tensor | None = None, over: Part | None = None
+) -> Tensor:
+    """Norm of ``(batch, heads, S, n)`` logits, in float32 at least; ``mask`` is ``(batch, *space)``.
+
+    With ``over`` these are a part of the positions, and the softmax is over the positions that it sums.
+    """
     wide = wide_dtype(logits)
     seen = mask.flatten(1)[:, None, None] if mask is not None else None
     if normalization == "softmax":
         weights = logits.softmax(2, dtype=wide)
         return weights if seen is None else weights.masked_fill(~seen, 0.0)
-    if seen is None:
+    if over is not None:
+        weights = (logits.to(wide) - over.greatest[..., None].to(wide)).exp() / over.total[..., None].to(wide)
+    elif seen is None:
         weights = logits.softmax(3, dtype=wide)
     else:
         # The lowest finite number: a sample without any position stays free of NaN and becomes zeros.

@@ -20,8 +20,9 @@ from foveal.functional.efficient import (
     normalize_queries,
 )
 from foveal.functional.inputs import autocast, check_choice, refuse_forward_mode
+from foveal.functional.parts import Part, part_of
 from foveal.functional.sizes import example_sizes
-from foveal.kernels.cpu.efficient import why_not
+from foveal.kernels.cpu.efficient import SOFTMAX, context_and_statistics, read, why_not
 from foveal.kernels.cpu.efficient_folded import folded_efficient_attention
 from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes, column
 from foveal.layers.pointwise import Pointwise, channels_last, product
@@ -104,11 +105,63 @@ class EfficientAttention(AttentionLayer):
         held = self._folded_context(k, x) if fold_value else self._context(k, x)
         if not fold_output:
             return self.output_from((held.mT @ q).unflatten(3, x.shape[2:]), x)
-        assert isinstance(self.output, Pointwise)
-        per_head = self.output.weight.mT.unflatten(0, (self.heads, -1))
-        read = (held @ per_head).flatten(1, 2)
-        out = self._read(q.flatten(1, 2), read, x).unflatten(2, x.shape[2:])
+        out = self._read(q.flatten(1, 2), self._through_output(held), x).unflatten(2, x.shape[2:])
         return x + out if self.residual else out
+
+    def part(self, x: Tensor, positions: int) -> Part:
+        """What these positions add to the context of a map of so many; see ``foveal.streaming``."""
+        if not self._folds(positions)[0]:
+            k = self.split(self.key(x)).flatten(3)
+            return part_of(k, self.values(x).flatten(3), exponential=self.normalization == "softmax")
+        flat = x.flatten(2).unsqueeze(1)
+        asked = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
+        if self.normalization == "scaling" or asked or why_not(x) is not None:
+            return part_of(self.split(self.key(x)).flatten(3), flat, exponential=self.normalization == "softmax")
+        held, stats = context_and_statistics(flat, *self._native_linear(self.key))
+        greatest, total = (s.reshape(s.shape[0], self.heads, -1) for s in stats.unbind(2))
+        return Part(greatest, total, self.split(held.squeeze(1)) * total[..., None], flat.shape[3])
+
+    def context_from(self, whole: Part) -> Tensor:
+        """The context ``(batch, heads, d, e)`` from the sum of all parts."""
+        assert whole.held is not None
+        over = whole.total if self.normalization == "softmax" else torch.full_like(whole.total, whole.positions)
+        held, share = whole.held / over[..., None], (whole.total / over)[..., None]
+        return self._through_value(held, share) if self._folds(whole.positions)[0] else held
+
+    def read(self, held: Tensor, x: Tensor, positions: int) -> Tensor:
+        """The layer's result at some of so many positions, from the context of all."""
+        if not self._folds(positions)[1]:
+            q = normalize_queries(self.split(self.query(x)).flatten(3), self.normalization)
+            return self.output_from((held.mT.to(q.dtype) @ q).unflatten(3, x.shape[2:]), x)
+        small = self._through_output(held)
+        if self.normalization == "scaling" or why_not(x) is not None:
+            q = normalize_queries(self.split(self.query(x)).flatten(3), self.normalization)
+            out = self._read(q.flatten(1, 2), small.to(q.dtype), x)
+        else:
+            refuse_forward_mode("EfficientAttention", x, *self.parameters())
+            weight, bias = self._native_linear(self.query)
+            out = read(
+                x.flatten(2).unsqueeze(1),
+                small.float().contiguous().unsqueeze(1),
+                weights=SOFTMAX,
+                weight=weight,
+                bias=bias,
+                out_bias=self._native_linear(self.output)[1],
+                groups=self.heads,
+            ).squeeze(1)
+        out = out.unflatten(2, x.shape[2:])
+        return x + out if self.residual else out
+
+    def _native_linear(self, layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias as the kernels take them, for one head."""
+        assert isinstance(layer, Pointwise)
+        bias: Tensor | None = layer.bias
+        return layer.weight.float().contiguous()[None], None if bias is None else bias.float().contiguous()[None]
+
+    def _through_output(self, held: Tensor) -> Tensor:
+        """The context multiplied with the output projection, ``(batch, d, channels)``."""
+        assert isinstance(self.output, Pointwise)
+        return (held @ self.output.weight.mT.unflatten(0, (self.heads, -1)).to(held.dtype)).flatten(1, 2)
 
     def _native(self, x: Tensor) -> Tensor:
         """Everything in two passes over blocks of positions; under autocast the sum with the map keeps its type."""
@@ -137,9 +190,14 @@ class EfficientAttention(AttentionLayer):
         """rho_k(K)^T (X W_v + b_v) as (rho_k(K)^T X) W_v + (rho_k(K)^T 1) b_v."""
         weights = normalize_keys(k, self.normalization, None)
         held = (weights.flatten(1, 2) @ x.flatten(2).mT.to(weights.dtype)).unflatten(1, k.shape[1:3])
-        held = held @ self.value.weight.unflatten(0, (self.heads, -1)).mT
+        return self._through_value(held, None if self.value.bias is None else weights.sum(3, keepdim=True))
+
+    def _through_value(self, held: Tensor, share: Tensor | None) -> Tensor:
+        """The context of the map multiplied with the value projection, whose bias has the sum of the weights."""
+        held = held @ self.value.weight.unflatten(0, (self.heads, -1)).mT.to(held.dtype)
         if self.value.bias is not None:
-            held = held + weights.sum(3, keepdim=True) * self.value.bias.reshape(self.heads, 1, -1).to(held.dtype)
+            assert share is not None
+            held = held + share * self.value.bias.reshape(self.heads, 1, -1).to(held.dtype)
         return held
 
     def _folds(self, n: int) -> tuple[bool, bool]:

@@ -111,15 +111,26 @@ class ExplicitAttention(AttentionLayer):
         return n * c * o + c * e * o + more < n * e * (c + o)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self._folds(example_sizes(self.checked(x).shape[2:])):
-            return self.output_from(self.attend(x), x)
+        space = example_sizes(self.checked(x).shape[2:])
+        return self._pool(self.from_mixed(self._mix(self.to_mix(x, space)), space))
+
+    def to_mix(self, x: Tensor, space: tuple[int, ...]) -> Tensor:
+        """What is mixed over positions, ``(batch, heads or 1, depth, *space)``, for positions of a map of this size."""
+        if not self._folds(space):
+            # Heads that share their map go through as one, with all their channels.
+            return self.value(x).unflatten(1, (self.heads if self._radius_by_head() else 1, -1))
         weight = self.output.weight @ self.value.weight
         bias: Tensor | None = self.output.bias
         if self.value.bias is not None:
             # Rows of the map sum to 1, so what is constant over positions passes it unchanged.
             assert bias is not None
             bias = bias + (self.value.bias[None] @ self.output.weight.mT)[0]
-        return self._pool(self._mix(pointwise(x, weight, bias)[:, None])[:, 0])
+        return pointwise(x, weight, bias)[:, None]
+
+    def from_mixed(self, mixed: Tensor, space: tuple[int, ...]) -> Tensor:
+        """The result before the pooling, of what was mixed."""
+        flat = mixed.flatten(1, 2)
+        return flat if self._folds(space) else self.output(flat)
 
     def macs(self, space: tuple[int, ...]) -> int:
         n, c, e, o = math.prod(space), self.channels, self.value.out_features, self.channels_out

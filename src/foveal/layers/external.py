@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from foveal.functional.external import Normalization, external_attention, normalize_slots
 from foveal.functional.inputs import autocast, check_choice, refuse_forward_mode
+from foveal.functional.parts import Part, part_of
 from foveal.kernels.cpu import external as native
 from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes, column
 from foveal.layers.pointwise import BatchNorm, Pointwise, pointwise
@@ -106,10 +107,48 @@ class _External(AttentionLayer):
             return self._project(self.attend(x))
         if all(self._folds()) and native.why_not(*autocast(x)) is None:
             return self._native(x)
-        weights = normalize_slots(self._logits(x), normalization=self.normalization).to(x.dtype)
+        return self._from_weights(normalize_slots(self._logits(x), normalization=self.normalization), x)
+
+    def _from_weights(self, weights: Tensor, x: Tensor) -> Tensor:
+        """The output projection of what weights ``(batch, heads, slots, n)`` read."""
+        weights = weights.to(x.dtype)
         if not self._folds()[1]:
             return self._project((self._memory_value().mT @ weights).unflatten(3, x.shape[2:]))
         return pointwise(weights.flatten(1, 2), *self._folded_value(), like=x).unflatten(2, x.shape[2:])
+
+    def _finish(self, out: Tensor, x: Tensor) -> Tensor:
+        """What follows the output projection."""
+        raise NotImplementedError
+
+    def part(self, x: Tensor) -> Part:
+        """What these positions add to the sums over positions of a larger map; see ``foveal.streaming``."""
+        asked = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
+        if asked or not all(self._folds()) or native.why_not(x) is not None:
+            return part_of(self._logits(x), None)
+        key, bias = self._folded_key()
+        stats = native.statistics(x.flatten(2).unsqueeze(1), key[None], None if bias is None else bias[None])
+        greatest, total = (s.reshape(s.shape[0], self.heads, -1) for s in stats.unbind(2))
+        return Part(greatest, total, None, math.prod(x.shape[2:]))
+
+    def read(self, whole: Part | None, x: Tensor) -> Tensor:
+        """The layer's result at some positions; ``whole`` sums all of them, where the softmax is over positions."""
+        return self._finish(self.read_projected(whole, x), x)
+
+    def read_projected(self, whole: Part | None, x: Tensor) -> Tensor:
+        """The same up to the output projection."""
+        if not all(self._folds()) or native.why_not(x) is not None:
+            return self._from_weights(normalize_slots(self._logits(x), normalization=self.normalization, over=whole), x)
+        (key, key_bias), (value, value_bias) = self._folded_key(), self._folded_value()
+        stats = whole if whole is None else torch.stack([whole.greatest.flatten(1), whole.total.flatten(1)], 1)
+        return native.read_unit(
+            x.flatten(2),
+            key,
+            value,
+            key_bias=key_bias,
+            value_bias=value_bias,
+            stats=stats,
+            groups=self.heads,
+        ).unflatten(2, x.shape[2:])
 
     def _alone(self, x: Tensor, norm: nn.Module, *, residual: bool, activation: bool) -> Tensor | None:
         """The whole unit in two passes where only its result is asked for; None where that is not possible."""
@@ -337,13 +376,12 @@ class MultiHeadExternalAttention(_External):
         return cls(site.channels_out, **options)
 
     def output_from(self, attended: Tensor, x: Tensor) -> Tensor:
-        out = self._project(attended)
+        return self._finish(self._project(attended), x)
+
+    def _finish(self, out: Tensor, x: Tensor) -> Tensor:
         return x + out if self.residual else out
 
     def forward(self, x: Tensor) -> Tensor:
         self.checked(x)
         alone = self._alone(x, nn.Identity(), residual=self.residual, activation=False)
-        if alone is not None:
-            return alone
-        out = self._projected(x)
-        return x + out if self.residual else out
+        return self._finish(self._projected(x), x) if alone is None else alone

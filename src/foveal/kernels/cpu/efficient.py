@@ -40,6 +40,17 @@ def context(k: Tensor, v: Tensor, mask: Tensor | None, scaling: bool) -> Tensor:
     return held
 
 
+def context_and_statistics(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The context ``(batch, heads, d, channels)`` of a map with itself, keys by a linear map, for its result alone.
+
+    Beside it ``(batch, heads, 2, d)``: the greatest key of each row and the sum of exponentials relative to it.
+    """
+    held: Tensor
+    stats: Tensor
+    held, stats = torch.ops.foveal.cpu_efficient_context(x, weight, bias, None, None, False)
+    return held, stats
+
+
 def read(
     x: Tensor,
     held: Tensor,

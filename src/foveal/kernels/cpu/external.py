@@ -54,6 +54,41 @@ def external_attention(
     return read(scores, value[None], weights=DOUBLE, stats=stats, like=x, **how)
 
 
+def statistics(x: Tensor, key: Tensor, key_bias: Tensor | None) -> Tensor:
+    """``(batch, heads, 2, slots)``: the greatest score of each slot and the sum of exponentials relative to it."""
+    key_bias = key_bias if key_bias is None else key_bias.float().contiguous()
+    stats: Tensor = torch.ops.foveal.cpu_external_slots(x, key.float().contiguous(), key_bias, None)[1]
+    return stats
+
+
+def read_unit(
+    x: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    key_bias: Tensor | None,
+    value_bias: Tensor | None,
+    stats: Tensor | None,
+    groups: int,
+) -> Tensor:
+    """What positions ``(batch, channels, n)`` read, from statistics of all positions ``(batch, 2, slots)``.
+
+    Scores are met again instead of stored. Without statistics the softmax is over slots.
+    """
+    key, value = key.float().contiguous()[None], value.mT.float().contiguous()[None, None]
+    key_bias, value_bias = (b if b is None else b.float().contiguous()[None] for b in (key_bias, value_bias))
+    return read(
+        x.unsqueeze(1),
+        value,
+        weights=SOFTMAX if stats is None else DOUBLE,
+        weight=key,
+        bias=key_bias,
+        stats=stats if stats is None else stats.float().contiguous().unsqueeze(1),
+        out_bias=value_bias,
+        groups=groups,
+    ).squeeze(1)
+
+
 def external_unit(
     x: Tensor,
     key: Tensor,
