@@ -1,5 +1,7 @@
 """Backbones by name, and weights that are read without running what is in them."""
 
+import argparse
+
 import pytest
 import safetensors.torch
 import torch
@@ -37,17 +39,52 @@ def test_weights_come_back_and_another_head_stays_new(tmp_path, form):
 def test_weights_of_another_backbone_are_refused_with_the_first_difference(tmp_path):
     state = backbone("foveal_resnet_mini", classes=2, channels=1).state_dict()
     model = backbone("foveal_resnet_mini", classes=2, channels=3)
-    with pytest.raises(DataError, match=r"w does not fit SmallResNet: 1 of \d+ tensors differ, first conv1.weight"):
+    told = (
+        r"^weights: w does not fit foveal_resnet_mini; of its 74 tensors and 74 in the file: 1 of another shape "
+        r"\(conv1.weight \(32, 1, 3, 3\) instead of \(32, 3, 3, 3\)\). Use the model that it was made with."
+    )
+    with pytest.raises(DataError, match=told):
         load_weights_(model, state, "w")
 
 
 def test_weights_of_a_deeper_backbone_are_refused_with_the_first_that_has_no_place():
     deeper, model = backbone("resnet34", classes=2).state_dict(), backbone("resnet18", classes=2)
     before = model.conv1.weight.clone()
-    told = r"^weights: 80 tensors of r34.pth have no place in resnet18, first layer1.2.conv1.weight. Use the backbone "
+    told = (
+        r"^weights: r34.pth does not fit resnet18; of its 122 tensors and 218 in the file: 80 without a place "
+        r"\(layer1.2.conv1.weight, layer1.2.bn1.weight, layer1.2.bn1.bias, …\). Use the model "
+    )
     with pytest.raises(DataError, match=told):
         load_weights_(model, deeper, "r34.pth")
     assert torch.equal(model.conv1.weight, before)
+
+
+def test_every_kind_of_difference_is_counted_and_named_in_one_sentence():
+    model = backbone("foveal_resnet_mini", classes=2)
+    state, before = model.state_dict(), model.conv1.weight.clone()
+    state = {key: torch.zeros(2) if key.startswith("bn1.") else value for key, value in state.items()}
+    state["stray"] = state.pop("conv1.weight")
+    told = (
+        r"1 missing \(conv1.weight\); 5 of another shape \(bn1.weight \(2,\) instead of \(32,\), bn1.bias .*, …\); "
+        r"1 without a place \(stray\)\."
+    )
+    with pytest.raises(DataError, match=told):
+        load_weights_(model, state, "w")
+    assert torch.equal(model.conv1.weight, before)
+
+
+def test_a_head_of_two_layers_stays_new_as_well():
+    state = backbone("deit_tiny_distilled_patch16_224", classes=3).state_dict()
+    other = backbone("deit_tiny_distilled_patch16_224", classes=2)
+    assert len(load_weights_(other, state, "w")) == 4
+    with pytest.raises(DataError, match=r"4 of another shape \(head.weight"):
+        load_weights_(other, state, "w", new_head=False)
+
+
+def test_settings_beside_the_weights_are_no_code(tmp_path):
+    state = {"state_dict": {"a": torch.ones(2)}, "args": argparse.Namespace(lr=0.1)}
+    torch.save(state, tmp_path / "w.pth")
+    assert read_weights(tmp_path / "w.pth").keys() == {"a"}
 
 
 def test_counters_that_a_backbone_lacks_are_no_reason_to_refuse_it():
@@ -75,6 +112,17 @@ def test_part_of_a_file_is_called_so(tmp_path, form, kept):
     path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
     with pytest.raises(DataError, match=f"^weights: .* is {'damaged or truncated: ' if kept else 'empty'}"):
         read_weights(path)
+
+
+def test_what_is_trusted_is_unpickled_and_what_is_damaged_is_still_called_so(tmp_path, capsys):
+    torch.save({"state_dict": {"weight": torch.zeros(1)}, "x": Trap()}, tmp_path / "w.pth")
+    assert read_weights(tmp_path / "w.pth", trusted=True).keys() == {"weight"}
+    assert "this was run" in capsys.readouterr().out
+    torch.save(torch.nn.Linear(2, 3), tmp_path / "m.pth")
+    assert read_weights(tmp_path / "m.pth", trusted=True).keys() == {"weight", "bias"}
+    (tmp_path / "w.pth").write_bytes(b"nothing of the kind")
+    with pytest.raises(DataError, match="is damaged or truncated"):
+        read_weights(tmp_path / "w.pth", trusted=True)
 
 
 def test_nothing_is_unpickled(tmp_path, capsys):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,35 +36,50 @@ def backbone(name: str, *, classes: int, channels: int = 3) -> nn.Module:
         ) from error
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
+def read_weights(path: str | Path, *, trusted: bool = False, finite: bool = True) -> dict[str, Tensor]:
     """A state dict from a safetensors file, or from a torch file that holds tensors alone.
 
+    Args:
+        path: of the file.
+        trusted: run the code that a torch file may hold; only for files whose author you would run code from.
+        finite: refuse NaN and infinite values.
+
     Raises:
-        DataError: the file is missing, damaged, would have to be unpickled, or holds NaN or infinite values.
+        DataError: the file is missing, damaged, would have to be unpickled, or holds values that are refused.
     """
     path = Path(path)
-    try:
-        if path.stat().st_size == 0:
-            raise DataError(f"weights: {path} is empty. Give a whole file.")
+    with reading(path, trusted=trusted):
         if path.suffix == ".safetensors":
             import safetensors.torch
 
-            return _finite(safetensors.torch.load(path.read_bytes()), path)
-        content: Any = torch.load(path, weights_only=True, map_location="cpu")
+            state = safetensors.torch.load(path.read_bytes())
+        else:
+            # Training scripts put their settings beside the weights; a namespace is no more than names and values.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                state = _state_dict(torch.load(path, weights_only=not trusted, map_location="cpu"), path)
+    return _finite(state, path) if finite else state
+
+
+@contextmanager
+def reading(path: Path, *, trusted: bool = False) -> Iterator[None]:
+    """Whatever is wrong with a file of weights is said in a sentence."""
+    try:
+        if path.stat().st_size == 0:
+            raise DataError(f"weights: {path} is empty. Give a whole file.")
+        yield
     except OSError as error:
         raise DataError(f"weights: {path} cannot be read: {error.strerror}. Give an existing file.") from error
     except DataError:
         raise
     except Exception as error:
         # safetensors raises a type of its own that derives from Exception alone; torch nearly anything on half a file.
-        if _wants_code(error):
+        if _wants_code(error) and not trusted:
             raise DataError(
                 f"weights: {path} holds no tensors that can be read without running code from it. Save the model's "
                 "state dict as safetensors."
             ) from error
         told = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"weights: {path} is damaged or truncated: {told}. Give a whole file.") from error
-    return _finite(_state_dict(content, path), path)
 
 
 def _wants_code(error: Exception) -> bool:
@@ -80,6 +97,7 @@ def _finite(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    content = content.state_dict() if isinstance(content, nn.Module) else content
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -89,37 +107,50 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
-def load_weights_(model: nn.Module, state: Mapping[str, Tensor], source: str) -> list[str]:
-    """Load weights into a backbone; a head for another number of classes stays new.
+def load_weights_(model: nn.Module, state: Mapping[str, Tensor], source: str, *, new_head: bool = True) -> list[str]:
+    """Load weights into a model, from the keys of its authors too where it knows them.
+
+    Args:
+        model: loaded in place, or not at all.
+        state: its state dict; counters of norms may be missing or too many.
+        source: of the weights, for the error.
+        new_head: leave a head for another number of classes as it is.
 
     Returns:
         The keys of the head that stayed as they were.
 
     Raises:
-        DataError: other keys are missing, have other shapes, or have no place in the backbone.
+        DataError: keys are missing, have other shapes, or have no place in the model.
     """
+    state = model.own_keys(state) if hasattr(model, "own_keys") else state  # type: ignore[operator]
     own = model.state_dict()
-    head = str(getattr(model, "default_cfg", {}).get("classifier", "fc"))
-    unlike = [key for key in own if key not in state or state[key].shape != own[key].shape]
-    new = [key for key in unlike if key.startswith(head + ".")]
-    wrong = [key for key in unlike if key not in new and not _counts(key)]
+    heads = _heads(model) if new_head else ()
+    missing = [key for key in own if key not in state and not _counts(key)]
+    other = [key for key in own if key in state and state[key].shape != own[key].shape]
+    new = [key for key in missing + other if key.startswith(heads)]
+    stray = [key for key in state if key not in own and not key.startswith(heads) and not _counts(key)]
+    missing, other = ([key for key in keys if key not in new] for keys in (missing, other))
+    shapes = [f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}" for key in other]
+    kinds = (("missing", missing), ("of another shape", shapes), ("without a place", stray))
+    wrong = "; ".join(f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in kinds if keys)
     if wrong:
-        key = wrong[0]
-        came = f"has shape {tuple(state[key].shape)}" if key in state else "is missing"
-        raise DataError(
-            f"weights: {source} does not fit {type(model).__name__}: {len(wrong)} of {len(own)} tensors differ, first "
-            f"{key}, which {came} and should have shape {tuple(own[key].shape)}. Use the backbone that it "
-            "was made with."
-        )
-    stray = [key for key in state if key not in own and not key.startswith(head + ".") and not _counts(key)]
-    if stray:
         name = getattr(model, "default_cfg", {}).get("architecture") or type(model).__name__
         raise DataError(
-            f"weights: {len(stray)} tensors of {source} have no place in {name}, first {stray[0]}. Use the backbone "
-            "that it was made with."
+            f"weights: {source} does not fit {name}; of its {len(own)} tensors and {len(state)} in the file: {wrong}. "
+            "Use the model that it was made with."
         )
     model.load_state_dict({key: state[key] for key in own if key in state and key not in new}, strict=False)
     return new
+
+
+def _heads(model: nn.Module) -> tuple[str, ...]:
+    """Beginnings of the keys of the last layers."""
+    head = getattr(model, "default_cfg", {}).get("classifier", "fc") or ()
+    return tuple(f"{name}." for name in ((head,) if isinstance(head, str) else head))
+
+
+def _first(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")
 
 
 def _counts(key: str) -> bool:
