@@ -10,6 +10,8 @@ from foveal.cli.compare import ABOUT as COMPARE
 from foveal.cli.compare import Compare
 from foveal.cli.info import ABOUT as INFO
 from foveal.cli.info import Info
+from foveal.cli.ledger import ABOUT as LEDGER
+from foveal.cli.ledger import Ledger
 from foveal.errors import FovealError
 
 FAILED, INTERRUPTED = 2, 130
@@ -39,13 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def parse(given: Sequence[str]) -> Compare | Info:
+def parse(given: Sequence[str]) -> Compare | Info | Ledger:
     """The command with its options; says what is wrong with them and exits."""
     import tyro
 
     commands = (
         Annotated[Compare, tyro.conf.subcommand("compare", description=COMPARE)]
         | Annotated[Info, tyro.conf.subcommand("info", description=INFO)]
+        | Annotated[Ledger, tyro.conf.subcommand("ledger", description=LEDGER)]
     )
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     return tyro.cli(commands, prog="foveal", description=ABOUT, args=given, config=config)

@@ -1,0 +1,66 @@
+"""Finished runs below a folder, as the ledger holds them against published accuracies.
+
+A run is a folder with ``config.json``, ``result.json`` of status ``done`` and ``metrics.jsonl``. Its model is the name
+that its configuration stores: ``model``, or ``backbone`` where its ``mechanism`` is ``none``; a backbone with another
+mechanism is none of the papers' models. Its data is the last part of ``data``, so ``/data/ImageNet`` and ``imagenet``
+are one. Metrics are those of the last epoch, runs that differ in the seed alone are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from foveal.analysis.ledger import Run
+from foveal.errors import DataError
+from foveal.tasks.run_folder import read_json, read_metrics
+
+_SAME = {"imagenet1k": "imagenet", "ilsvrc2012": "imagenet", "tinyimagenet200": "tinyimagenet"}
+_PER_CENT = ("accuracy", "accuracy_top5")
+
+
+def finished_runs(folder: str | Path) -> list[Run]:
+    """Read every finished run below a folder.
+
+    Raises:
+        DataError: the folder does not exist, or holds no finished run.
+    """
+    top = Path(folder)
+    if not top.is_dir():
+        raise DataError(f"ledger: --runs {str(folder)!r} is no folder. Give one that foveal has trained into.")
+    found: dict[tuple[str, str, int], list[Mapping[str, float]]] = {}
+    for path in sorted(top.rglob("config.json")):
+        config, result = read_json(path), read_json(path.with_name("result.json"))
+        lines = read_metrics(path.parent)
+        model = model_of(config)
+        if not lines or not isinstance(result, dict) or result.get("status") != "done" or model is None:
+            continue
+        found.setdefault((model, data_of(config), len(lines)), []).append(lines[-1])
+    if not found:
+        raise DataError(
+            f"ledger: {top} holds no finished run: config.json with a model's name, metrics.jsonl, and result.json "
+            "of status done. Give the folder of a comparison, or one above it."
+        )
+    # Of a model trained for several lengths the longest comes first, and the ledger takes the first.
+    ordered = sorted(found.items(), key=lambda item: -item[0][2])
+    return [Run(model, data, _mean(lines), len(lines), epochs) for (model, data, epochs), lines in ordered]
+
+
+def model_of(config: Mapping[str, Any]) -> str | None:
+    """The name in timm, None for a backbone with a mechanism."""
+    name = config.get("model") or (config.get("backbone") if config.get("mechanism", "none") == "none" else None)
+    return str(name) if name else None
+
+
+def data_of(config: Mapping[str, Any]) -> str:
+    """The data set in small letters and digits."""
+    last = Path(str(config.get("data", ""))).name
+    plain = "".join(letter for letter in last.lower() if letter.isalnum())
+    return _SAME.get(plain, plain)
+
+
+def _mean(lines: list[Mapping[str, float]]) -> dict[str, float]:
+    known = [key for key in _PER_CENT if all(key in line for line in lines)]
+    return {key: 100 * fmean(float(line[key]) for line in lines) for key in known}
