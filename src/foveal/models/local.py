@@ -107,6 +107,7 @@ def _attention(name: str, count: int, what: str, layers: Sequence[int] = R50, **
     # timm's tools adapt a convolution that takes the image; an attention stem has none.
     first = None if "stem" in options else "conv1"
     made = {"layers": layers, **options}
+    what = what if what.startswith("ResNet") else f"local ResNet-50, {what}"
     return Row(f"foveal_local_{name}", _PAPER, what, count, local_resnet, made, first_conv=first)
 
 
