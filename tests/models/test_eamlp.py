@@ -7,9 +7,11 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import foveal.models  # noqa: F401  registers them
 from foveal.errors import DataError, OptionError, ShapeError
+from foveal.kernels.cpu.load import WHY_NOT
 from foveal.models.catalog import CATALOG
 from foveal.models.eamlp_tokens import SPLITS, Tokens, sinusoids, token_grid
 
@@ -222,6 +224,22 @@ def test_without_dropout_training_and_evaluation_have_the_same_gradients():
         model(x).square().sum().backward()
     for (key, a), b in zip(one.named_parameters(), two.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-5, msg=lambda told, key=key: f"{key}: {told}")
+
+
+@pytest.mark.skipif(bool(WHY_NOT), reason=str(WHY_NOT))
+@pytest.mark.parametrize("training", [False, True])
+def test_attention_runs_in_the_native_kernel_but_where_its_weights_are_dropped(training):
+    class Calls(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+            seen.append(str(operator))
+            return operator(*args, **(kwargs or {}))
+
+    model, seen = tiny(depth=3).train(training), []
+    with Calls(), torch.set_grad_enabled(training):
+        model(torch.randn(2, 3, 32, 32))
+    alone = sum("cpu_external_unit" in name for name in seen)
+    slots = sum("cpu_external_slots" in name for name in seen)
+    assert (alone, slots) == ((0, 3) if training else (3, 2))
 
 
 def test_blocks_are_left_out_ever_more_often_with_depth():

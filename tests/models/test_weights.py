@@ -269,7 +269,7 @@ def test_weights_alone_need_the_name_of_their_model_and_saved_models_none(tmp_pa
     safetensors.torch.save_file(model.state_dict(), path)
     with pytest.raises(OptionError, match=r"^load: .*w.safetensors holds weights but not which model they belong to"):
         load(path)
-    with pytest.raises(OptionError, match=r"^load: resnet_mini cannot be made with .*Unknown model"):
+    with pytest.raises(OptionError, match=r"^load: timm has no model 'resnet_mini'. Did you mean .*foveal_resnet_mini"):
         load(path, name="resnet_mini")
     save(model, path)
     assert same(load(path, name=MINI), model)
@@ -313,6 +313,24 @@ def test_a_damaged_configuration_is_called_so(tmp_path, text):
     path = tmp_path / "m.safetensors"
     safetensors.torch.save_file(mini().state_dict(), path, {"foveal": text})
     with pytest.raises(DataError, match=r"^load: the configuration in .*m.safetensors is damaged"):
+        load(path)
+
+
+@pytest.mark.parametrize("change", [{"model_args": {"checkpoint_path": "w.pth"}}, {"architecture": 3}])
+def test_a_file_cannot_point_to_other_files(tmp_path, change):
+    path = tmp_path / "m.safetensors"
+    told = json.loads(Configuration.of(mini()).text()) | change
+    safetensors.torch.save_file(mini().state_dict(), path, {"foveal": json.dumps(told)})
+    with pytest.raises(DataError, match=r"^load: the configuration in .* is damaged: .*it would make"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["hf-hub:me/mine", "local-dir:.", "./m"])
+def test_a_file_cannot_lead_to_the_hub_or_to_folders(tmp_path, name):
+    path = tmp_path / "m.safetensors"
+    told = json.loads(Configuration.of(mini()).text()) | {"architecture": name}
+    safetensors.torch.save_file(mini().state_dict(), path, {"foveal": json.dumps(told)})
+    with pytest.raises(OptionError, match=rf"^load: timm has no model '{name}'"):
         load(path)
 
 

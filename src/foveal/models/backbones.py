@@ -24,10 +24,7 @@ def backbone(name: str, *, classes: int, channels: int = 3) -> nn.Module:
     """
     import timm
 
-    if name not in timm.list_models():
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"Did you mean {', '.join(near)}?" if near else "Use resnet18, say; timm.list_models() has them all."
-        raise OptionError(f"backbone: timm has no model {name!r}. {hint}")
+    check_name(name, "backbone")
     try:
         return cast(nn.Module, timm.create_model(name, num_classes=classes, in_chans=channels))
     except (TypeError, ValueError, AssertionError) as error:
@@ -58,6 +55,20 @@ def read_weights(path: str | Path, *, trusted: bool = False, finite: bool = True
             with torch.serialization.safe_globals([argparse.Namespace]):
                 state = _state_dict(torch.load(path, weights_only=not trusted, map_location="cpu"), path)
     return _finite(state, path) if finite else state
+
+
+def check_name(name: str, asker: str) -> None:
+    """A name must be one that timm has, perhaps with a tag.
+
+    Raises:
+        OptionError: timm has no such name.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"Did you mean {', '.join(near)}?" if near else "Use resnet18, say; timm.list_models() has them all."
+        raise OptionError(f"{asker}: timm has no model {name!r}. {hint}")
 
 
 @contextmanager

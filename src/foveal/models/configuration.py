@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +16,11 @@ import torch
 from torch import nn
 
 from foveal.errors import DataError, OptionError
-from foveal.models.backbones import reading
+from foveal.models.backbones import check_name, reading
 
 FORMAT = 1
+# Arguments of timm.create_model that say where weights come from; no option of a model.
+_ELSEWHERE = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 _INSTEAD = (
     "Save its state dict and load that into a model made the same way, or register the function that makes it in timm "
     "and create it by name."
@@ -97,6 +100,8 @@ class Configuration:
         try:
             told = _tuples(json.loads(text))
             written, how = told["foveal"], told["format"]
+            if not isinstance(told["architecture"], str) or _ELSEWHERE & set(told["model_args"]):
+                raise ValueError(f"it would make {told['architecture']!r} with {told['model_args']}")
             made = cls(told["architecture"], told["model_args"], told["pretrained_cfg"], told["metadata"], written)
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"load: the configuration in {source} is damaged: {error!r}. Give a whole file.") from error
@@ -109,14 +114,12 @@ class Configuration:
 
     def text(self) -> str:
         """As JSON, which timm reads too."""
-        import foveal
-
         told = {
             "architecture": self.model,
             "model_args": self.options,
             "pretrained_cfg": self.shown,
             "metadata": self.metadata,
-            "foveal": foveal.__version__,
+            "foveal": version("foveal"),
             "format": FORMAT,
         }
         if "num_classes" in self.options:
@@ -131,14 +134,16 @@ class Configuration:
         """
         import timm
 
+        # A name in a file must not lead timm to the hub or to another file.
+        check_name(self.model, "load")
         given = {**self.options, **options}
         try:
             model = timm.create_model(self.model, pretrained=False, pretrained_cfg=self.shown or None, **given)
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             told = (str(error).splitlines() or [type(error).__name__])[0]
             raise OptionError(
-                f"load: {self.model} cannot be made with {given}: {told}. Use timm {timm.__version__}'s names and "
-                "options, and import what registers the model."
+                f"load: {self.model} cannot be made with {given}: {told}. Use options that timm {timm.__version__} has "
+                "for it."
             ) from error
         return cast(nn.Module, model)
 
