@@ -69,9 +69,11 @@ _ROWS: tuple[tuple[str, tuple[str, ...], int, int], ...] = (
 
 def _rows() -> Iterator[Row]:
     for name, after, *counts in _ROWS:
-        places = " and ".join({"act1": "the stem, before its pool"}.get(place, place) for place in after)
+        places = " and ".join({"act1": "act1 (the stem before its pool)"}.get(place, place) for place in after)
+        paper, _, early = name.partition("_")
+        reading = "if the stem is res1" if early else "in the detector's numbering"
         for (attention, title), count in zip(_TITLES.items(), counts, strict=True):
-            what = f"ResNet-50 with {title} after {places}: ImageNet table, {name.partition('_')[0]}"
+            what = f"ResNet-50 with {title} after {places}: ImageNet table, {paper} {reading}"
             options = {"attention": attention, "after": after}
             yield Row(f"foveal_{attention}_resnet50_{name}", "Shen 2018", what, count, attending_resnet50, options)
 
