@@ -121,8 +121,11 @@ register(
         )
     ),
     _attention("resnet26", 10_342_632, "ResNet-26, attention for its 3x3 convolutions: table 1, 10.3M", R26),
-    _attention("resnet38", 14_190_632, "ResNet-38, attention for its 3x3 convolutions: table 1, prints 14.1M, 14.2M rounded", R38),
-    _attention("resnet50", 18_038_632, "ResNet-50, attention for its 3x3 convolutions: table 1, 18.0M; window 7 of table 4"),
+    _attention(
+        "resnet38", 14_190_632, "ResNet-38, attention for its 3x3 convolutions: table 1, prints 14.1M, 14.2M rounded",
+        R38,
+    ),
+    _attention("resnet50", 18_038_632, "ResNet-50, attention for its 3x3 convolutions: table 1, 18.0M; table 4, 7x7"),
     _attention(
         "resnet26_attention_stem", 10_334_568, "ResNet-26 of attention alone: table 1, 10.3M", R26, stem="mixture"
     ),
