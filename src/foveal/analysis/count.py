@@ -72,7 +72,9 @@ def count(model: nn.Module, example: Tensor | Shape) -> Count:
     with torch.no_grad():
         copied = copy.deepcopy(model).eval()
         x = example if isinstance(example, Tensor) else _on_meta(copied, example)
-        macs, uncounted = _count_call(copied, x)
+        with Counting() as counting:
+            copied(x)
+        macs, uncounted = counting.macs(copied), counting.uncounted()
     modules = tuple(
         ModuleCount(name, type(module).__name__, _parameters(module), macs.get(name, 0))
         for name, module in copied.named_modules()
@@ -98,23 +100,41 @@ def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _count_call(model: nn.Module, x: Tensor) -> tuple[dict[str, int], tuple[str, ...]]:
-    """MACs by module name, and the names of operators that have no formula."""
-    seen = _Seen()
-    counter = FlopCounterMode(display=False, custom_mapping=_formulas(), skip_unsupported=True)
-    with ExitStack() as stack:
+class Counting:
+    """Counts what runs inside its block; may be asked in the middle, too."""
+
+    def __init__(self) -> None:
+        self._seen = _Seen()
+        self._counter = FlopCounterMode(display=False, custom_mapping=_formulas(), skip_unsupported=True)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Counting:
         # The fused encoder layer would hide its products from the counter.
-        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        self._stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
-        stack.enter_context(seen)
-        stack.enter_context(counter)
-        model(x)
-    root = type(model).__name__
-    flops = {name: sum(by_operator.values()) for name, by_operator in counter.get_flop_counts().items()}
-    macs = {name.removeprefix(root).removeprefix("."): total // 2 for name, total in flops.items() if name != "Global"}
-    macs[""] = flops.get("Global", 0) // 2
-    missing = {str(packet) for packet in seen.packets if packet not in counter.flop_registry and _may_multiply(packet)}
-    return macs, tuple(sorted(missing | set(counter.get_unsupported_ops())))
+        self._stack.enter_context(self._seen)
+        self._stack.enter_context(self._counter)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def macs(self, model: nn.Module) -> dict[str, int]:
+        """So far, by name of the model's modules; the name of the model itself is empty and has the total."""
+        root = type(model).__name__
+        flops = {name: sum(by_operator.values()) for name, by_operator in self._counter.get_flop_counts().items()}
+        inside = {name.removeprefix(root).removeprefix("."): n // 2 for name, n in flops.items() if name != "Global"}
+        return {**inside, "": flops.get("Global", 0) // 2}
+
+    def flops(self) -> int:
+        """So far, two a multiply-accumulate."""
+        return self._counter.get_total_flops()
+
+    def uncounted(self) -> tuple[str, ...]:
+        """Operators that ran without a formula and may have multiplied."""
+        known = self._counter.flop_registry
+        missing = {str(packet) for packet in self._seen.packets if packet not in known and _may_multiply(packet)}
+        return tuple(sorted(missing | set(self._counter.get_unsupported_ops())))
 
 
 def _may_multiply(packet: Any) -> bool:
