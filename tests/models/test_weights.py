@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import struct
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -430,3 +432,12 @@ def test_a_grafted_model_is_not_pushed_either(tmp_path):
     with pytest.raises(OptionError, match="was changed after timm made it"):
         HubModel(model).save_pretrained(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_page_does_what_it_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page, names = (Path(__file__).parents[2] / "docs" / "weights.md").read_text(), {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.S):
+        exec(block, names)
+    assert all(same(names[other], names["model"]) for other in ("same", "again", "timms"))
+    assert names["told"].metadata == {"epochs": 15} and names["other"].num_classes == 5
