@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from contract.layers import CASES, CHANNELS, SPACES
@@ -127,6 +128,16 @@ def test_every_parameter_gets_a_gradient(case):
     layer, x = case.build((5, 7)), case.map((5, 7))
     layer(x).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+
+
+@by_case
+def test_activation_checkpoints_give_the_same_gradients(case):
+    layer, x = case.build((5, 7)), case.map((5, 7))
+    found = []
+    for run in (layer, lambda x: checkpoint(layer, x, use_reentrant=False)):
+        leaf = x.detach().requires_grad_()
+        found.append(torch.autograd.grad(run(leaf).square().sum(), [leaf, *layer.parameters()]))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 @by_case

@@ -131,8 +131,9 @@ def _register() -> None:
             return (None,) * 12
         last = ctx.settings[-1]
         grad = channels_second(grad, last)
-        grads = ops.cpu_efficient_folded_backward(grad, *ctx.saved_tensors, *ctx.settings)
-        small = (g if p is not None else None for g, p in zip(grads[1:], ctx.saved_tensors[3:], strict=True))
+        saved = ctx.saved_tensors  # once: an activation checkpoint gives them up
+        grads = ops.cpu_efficient_folded_backward(grad, *saved, *ctx.settings)
+        small = (g if p is not None else None for g, p in zip(grads[1:], saved[3:], strict=True))
         return channels_second(grads[0], last), *small, None, None, None
 
     run.register_autograd(backward, setup_context=save)

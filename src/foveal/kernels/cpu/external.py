@@ -142,9 +142,10 @@ def _register() -> None:
         ctx.save_for_backward(*output, *inputs)
 
     def backward(ctx, grad, stats_grad):  # type: ignore[no-untyped-def]
-        x, bias = ctx.saved_tensors[2], ctx.saved_tensors[4]
+        saved = ctx.saved_tensors  # once: an activation checkpoint gives them up
+        x, bias = saved[2], saved[4]
         last = channels_last(x)
-        grads = torch.ops.foveal.cpu_external_slots_backward(grad, stats_grad.contiguous(), *ctx.saved_tensors, last)
+        grads = torch.ops.foveal.cpu_external_slots_backward(grad, stats_grad.contiguous(), *saved, last)
         return channels_second(grads[0], last), grads[1], grads[2] if bias is not None else None, None
 
     torch.library.register_autograd(name, backward, setup_context=save)
