@@ -66,7 +66,7 @@ __all__ = [
     "replace_",
 ]
 
-_ROOMS = ("analysis", "data", "functional", "graft", "layers", "models", "tasks", "viz")
+_ROOMS = ("analysis", "data", "functional", "graft", "layers", "models", "streaming", "tasks", "viz")
 
 
 def _room(name: str) -> str:

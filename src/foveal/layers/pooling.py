@@ -33,10 +33,14 @@ def pool_blocks(x: Tensor, stride: int) -> Tensor:
     return x
 
 
-def pool_overlapping(x: Tensor, stride: int) -> Tensor:
-    """Averages over 3 positions an axis around every stride-th one, zeros outside the map counted in."""
+def pool_overlapping(x: Tensor, stride: int, outside: tuple[int, int] = (1, 1)) -> Tensor:
+    """Averages over 3 positions an axis around every stride-th one, zeros outside the map counted in.
+
+    ``outside`` says how many rows of zeros lie before and behind on the first axis; none where other rows of a larger
+    map are part of ``x``.
+    """
     if stride == 1:
         return x
     axes = x.dim() - 2
     # Padded first, because torch refuses maps smaller than the window even where the padding makes up for it.
-    return _POOL[axes - 1](F.pad(x, [1, 1] * axes), 3, stride)
+    return _POOL[axes - 1](F.pad(x, [*[1, 1] * (axes - 1), *outside]), 3, stride)
