@@ -7,7 +7,7 @@ from itertools import groupby
 
 from foveal.analysis.ledger import PAPERS, Cell, Summary, Verdict, summary
 from foveal.analysis.ledger.conventions import CONVENTIONS
-from foveal.analysis.ledger.verdict import is_figure
+from foveal.analysis.ledger.verdict import CUT, NEARLY, is_figure
 
 MARKS = {Verdict.EQUAL: "=", Verdict.DIFFERS: "≠", Verdict.NOT_RUN: "·"}
 
@@ -45,11 +45,12 @@ def counted(total: Summary) -> str:
 
 
 def reasons(cells: Sequence[Cell]) -> dict[str, int]:
-    """Why cells differ, the most frequent first."""
+    """Why cells differ, the most frequent first; those near and those cut off as one reason each."""
     found: dict[str, int] = {}
     for cell in cells:
         if cell.verdict is Verdict.DIFFERS:
-            found[cell.why] = found.get(cell.why, 0) + 1
+            why = next((start for start in (NEARLY, CUT) if cell.why.startswith(start)), cell.why)
+            found[why] = found.get(why, 0) + 1
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 

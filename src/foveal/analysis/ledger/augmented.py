@@ -71,7 +71,7 @@ CIFAR100 = Table(
     "augmented", "CIFAR-100", "WRN-28-10, CIFAR-100",
     (_PARAMETERS, _FLOPS, _TOP1, _TOP5),
     (
-        Row("WRN-28-10", "36.3 10.4 80.3 95.0", "foveal_wrn28_10", why=_WIDE),
+        Row("WRN-28-10", "36.3 10.4 80.3 95.0", "foveal_wrn28_10", why={"parameters": _WIDE["parameters"]}),
         Row("GE-WRN-28-10", "- - 79.8 95.0", why={"": "model not in foveal yet: gather-excite"}),
         Row("SE-WRN-28-10", "36.5 - 81.0 95.3", why={"": "model not in foveal yet: SE in a wide ResNet"}),
         Row("AA-WRN-28-10", "36.2 10.9 81.6 95.2", "foveal_augmented_wrn28_10", why=_WIDE),

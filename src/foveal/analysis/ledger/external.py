@@ -51,8 +51,7 @@ COSTS = Table(
         Row("DM", "3.00 35.1", why=_ANOTHER),
         Row("ACF", "0.75 79.5", why=_ANOTHER),
         Row("Ham", "0.50 17.6", why=_ANOTHER),
-        Row("external attention", "0.55 9.2", layer=_external_attention, rules={"MACs": SHARED_MEMORY},
-            why={"parameters": "ours has the unit of the authors' code with one memory for keys and values"}),
+        Row("external attention", "0.55 9.2", layer=_external_attention, rules={"MACs": SHARED_MEMORY}),
     ),
     FAINT, (512, 128, 128),
 )  # fmt: skip

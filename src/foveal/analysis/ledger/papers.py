@@ -10,7 +10,7 @@ from foveal.analysis.ledger import augmented, complexity, efficient, explicit, e
 from foveal.analysis.ledger.conventions import Convention
 from foveal.analysis.ledger.records import Cell, Column, Row, Run, Source, Table, Verdict
 from foveal.analysis.ledger.tally import figure, figure_of_layer, known
-from foveal.analysis.ledger.verdict import NEAR, is_figure, is_near, judge
+from foveal.analysis.ledger.verdict import NEARLY, is_figure, is_near, judge
 from foveal.errors import OptionError
 
 PAPERS: dict[str, tuple[str, tuple[Table, ...]]] = {
@@ -96,7 +96,7 @@ def _cell(table: Table, row: Row, column: Column, published: str, runs: Sequence
         difference = ours - float(published)
         verdict, why = judge(published, ours, why)
         if verdict is Verdict.DIFFERS and rule is not None and rule.operations and is_near(published, ours):
-            why = f"within {NEAR} {column.unit}; {why}"
+            why = f"{NEARLY}; {why}"
     return Cell(
         table.paper, table.number, table.title, row.label, column.name, column.unit, published, ours, difference,
         verdict, why, rule.name if rule else "", row.model, source.where, source.certainty,

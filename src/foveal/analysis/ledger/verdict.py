@@ -8,6 +8,8 @@ from foveal.analysis.ledger.records import Verdict
 
 # In G operations: no paper states all that it counts, and most print a tenth.
 NEAR = Decimal("0.1")
+CUT = "printed cut off, not rounded"
+NEARLY = f"within {NEAR} G"
 UNKNOWN = "no reason is known"
 
 
@@ -15,15 +17,14 @@ def judge(published: str, value: float, why: str = "") -> tuple[Verdict, str]:
     """The verdict, and the reason where it is not ``equal``.
 
     Half a unit may be rounded up or to the even digit. A figure that was cut off instead of rounded differs, and that
-    is the reason given.
+    is the reason where none is given.
     """
     printed, exact = Decimal(published), Decimal(repr(float(value)))
     digit = _digit(printed)
     if printed in {exact.quantize(digit, rounding) for rounding in (ROUND_HALF_UP, ROUND_HALF_EVEN)}:
         return Verdict.EQUAL, ""
-    if exact.quantize(digit, ROUND_DOWN) == printed:
-        cut = f"printed cut off, not rounded: {exact.quantize(digit, ROUND_HALF_UP)}"
-        return Verdict.DIFFERS, f"{cut}; {why}" if why else cut
+    if not why and exact.quantize(digit, ROUND_DOWN) == printed:
+        return Verdict.DIFFERS, f"{CUT}: {exact.quantize(digit, ROUND_HALF_UP)}"
     return Verdict.DIFFERS, why or UNKNOWN
 
 
