@@ -55,8 +55,8 @@ class Configuration:
         shown, options = getattr(model, "default_cfg", None), getattr(model, "_model_args", None)
         if not isinstance(shown, Mapping) or not shown.get("architecture") or options is None:
             raise OptionError(
-                f"save: timm.create_model did not make this {type(model).__name__}, so no file could make it again. "
-                + _INSTEAD
+                f"save: timm.create_model (of timm 1.0.31 or newer) did not make this {type(model).__name__}, so no "
+                "file could make it again. " + _INSTEAD
             )
         options, name = dict(options), shown["architecture"]
         # The head is what models change by a method of their own.

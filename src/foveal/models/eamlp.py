@@ -187,12 +187,8 @@ class EAMLP(nn.Module):
         return self.pos_drop(tokens), grid
 
     def _run(self, block: nn.Module, tokens: Tensor) -> Tensor:
-        if not (self.grad_checkpointing and torch.is_grad_enabled()):
-            return cast(Tensor, block(tokens))
-        # Re-entrant, since the native kernel's backward reads what it saved twice, which the other way forbids; that
-        # way gives the block no gradients where its input asks for none.
-        tokens = tokens if tokens.requires_grad else tokens.detach().requires_grad_()
-        return cast(Tensor, checkpoint(block, tokens, use_reentrant=True))
+        again = self.grad_checkpointing and torch.is_grad_enabled()
+        return cast(Tensor, checkpoint(block, tokens) if again else block(tokens))
 
 
 def _start(module: nn.Module) -> None:

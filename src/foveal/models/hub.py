@@ -60,7 +60,9 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="foveal"):  # type:
         **options: Any,
     ) -> HubModel:
         """``options`` are those of ``foveal.models.load``."""
-        options.pop("metadata", None)
+        # The first comes from config.json, the others from releases of the hub's client before 1.0.
+        for other in ("metadata", "proxies", "resume_download"):
+            options.pop(other, None)
         if Path(model_id).is_dir():
             path = Path(model_id) / WEIGHTS
         else:
