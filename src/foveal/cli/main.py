@@ -12,6 +12,8 @@ from foveal.cli.info import ABOUT as INFO
 from foveal.cli.info import Info
 from foveal.cli.ledger import ABOUT as LEDGER
 from foveal.cli.ledger import Ledger
+from foveal.cli.models import ABOUT as MODELS
+from foveal.cli.models import Models
 from foveal.errors import FovealError
 
 FAILED, INTERRUPTED = 2, 130
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def parse(given: Sequence[str]) -> Compare | Info | Ledger:
+def parse(given: Sequence[str]) -> Compare | Info | Ledger | Models:
     """The command with its options; says what is wrong with them and exits."""
     import tyro
 
@@ -49,6 +51,7 @@ def parse(given: Sequence[str]) -> Compare | Info | Ledger:
         Annotated[Compare, tyro.conf.subcommand("compare", description=COMPARE)]
         | Annotated[Info, tyro.conf.subcommand("info", description=INFO)]
         | Annotated[Ledger, tyro.conf.subcommand("ledger", description=LEDGER)]
+        | Annotated[Models, tyro.conf.subcommand("models", description=MODELS)]
     )
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     return tyro.cli(commands, prog="foveal", description=ABOUT, args=given, config=config)
