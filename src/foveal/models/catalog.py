@@ -58,8 +58,10 @@ def register(*rows: Row) -> None:
             raise ValueError(f"catalog: {row.name} is there twice.")
         CATALOG[row.name] = row
         entry = _entry(row)
-        # timm finds what it shows about a model in the module of its function.
-        vars(sys.modules[entry.__module__]).setdefault("default_cfgs", {}).update(_defaults(row))
+        # timm finds what it shows about a model in the module of its function, and lists the function there.
+        module = vars(sys.modules[entry.__module__])
+        module.setdefault("default_cfgs", {}).update(_defaults(row))
+        module[row.name] = entry
         register_model(entry)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
 from foveal.functional.inputs import check_choice
@@ -20,6 +19,7 @@ from foveal.graft.site import Site
 from foveal.layers.efficient import EfficientAttention
 from foveal.layers.non_local import NonLocal
 from foveal.models.catalog import Row, register
+from foveal.models.resnets import blank, resnet
 
 Attention = Literal["efficient", "nonlocal"]
 Normalization = Literal["softmax", "scaling"]
@@ -32,7 +32,7 @@ def attending_resnet50(
     key_channels: int = 64,
     normalization: Normalization = "softmax",
     **options: Any,
-) -> ResNet:
+) -> nn.Module:
     """ResNet-50 with attention between all positions after some of its modules.
 
     Args:
@@ -44,7 +44,7 @@ def attending_resnet50(
         options: of timm's ``ResNet``.
     """
     check_choice("attending_resnet50", "attention", attention, ("efficient", "nonlocal"))
-    model = ResNet(Bottleneck, (3, 4, 6, 3), **options)
+    model = resnet(50, **options)
 
     def layer(site: Site) -> nn.Module:
         if attention == "efficient":
@@ -52,7 +52,7 @@ def attending_resnet50(
         values = site.channels_out
         return NonLocal.from_site(site, key_channels=key_channels, value_channels=values, normalization=normalization)
 
-    insert_(model, list(after), layer, example=next(model.parameters()).new_zeros(1, model.in_chans, 64, 64))
+    insert_(model, list(after), layer, example=blank(model, 64))
     return model
 
 

@@ -20,16 +20,12 @@ from foveal.graft.site import Site
 from foveal.layers.local import LocalAttention
 from foveal.layers.local_stem import LocalAttentionStem, Values
 from foveal.models.catalog import Row, register
+from foveal.models.resnets import DEPTHS, blank
 from foveal.models.sinusoids import AddSinusoids
 
 Positions = Literal["relative", "absolute", "none"]
 
-R26, R38, R50 = (1, 2, 4, 1), (2, 3, 5, 2), (3, 4, 6, 3)
-
-
-def bottleneck_resnet(layers: Sequence[int], **options: Any) -> ResNet:
-    """The baseline: timm's ``ResNet`` of ``layers`` bottleneck blocks in its four groups."""
-    return ResNet(Bottleneck, tuple(layers), **options)
+R26, R38, R50 = (DEPTHS[depth][1] for depth in (26, 38, 50))
 
 
 def local_resnet(
@@ -76,11 +72,10 @@ def local_resnet(
         )
         return nn.Sequential(AddSinusoids(), layer) if positions == "absolute" else layer
 
-    model = bottleneck_resnet(layers, **options)
+    model = ResNet(Bottleneck, tuple(layers), **options)
     if stem is not None:
         attention_stem_(model, stem)
-    blank = next(model.parameters()).new_zeros(1, model.in_chans, 64, 64)
-    replace_(model, [f"layer{group}.*.conv2" for group in groups], attention, example=blank)
+    replace_(model, [f"layer{group}.*.conv2" for group in groups], attention, example=blank(model, 64))
     return model
 
 
@@ -112,14 +107,6 @@ def _attention(name: str, count: int, what: str, layers: Sequence[int] = R50, **
 
 
 register(
-    *(
-        Row(f"foveal_resnet{depth}", _PAPER, f"ResNet-{depth}, the baseline of table 1", count, bottleneck_resnet, made)
-        for depth, count, made in (
-            (26, 13_696_552, {"layers": R26}),
-            (38, 19_626_792, {"layers": R38}),
-            (50, 25_557_032, {"layers": R50}),
-        )
-    ),
     _attention("resnet26", 10_342_632, "ResNet-26, attention for its 3x3 convolutions: table 1, 10.3M", R26),
     _attention(
         "resnet38", 14_190_632, "ResNet-38, attention for its 3x3 convolutions: table 1, prints 14.1M, 14.2M rounded",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
@@ -11,7 +11,9 @@ from foveal.errors import OptionError
 from foveal.models.catalog import Row, register
 
 DEPTHS = {
+    26: (Bottleneck, (1, 2, 4, 1)),
     34: (BasicBlock, (3, 4, 6, 3)),
+    38: (Bottleneck, (2, 3, 5, 2)),
     50: (Bottleneck, (3, 4, 6, 3)),
     101: (Bottleneck, (3, 4, 23, 3)),
     152: (Bottleneck, (3, 8, 36, 3)),
@@ -35,7 +37,7 @@ def resnet(depth: int, *, small: bool = False, **options: Any) -> nn.Module:
     """The residual network of a depth; ``options`` are those of timm's ``ResNet``.
 
     Args:
-        depth: 34, 50, 101 or 152.
+        depth: 26, 34, 38, 50, 101 or 152; 26 and 38 are those of Ramachandran et al.
         small: for 32-pixel images, see ``CifarResNet``.
     """
     if depth not in DEPTHS:
@@ -47,11 +49,15 @@ def resnet(depth: int, *, small: bool = False, **options: Any) -> nn.Module:
 
 def blank(model: nn.Module, side: int) -> Tensor:
     """A square image of zeros to trace a model with, on its device and of its channels."""
-    first = next(model.parameters())
-    return first.new_zeros(1, first.shape[1], side, side)
+    return next(model.parameters()).new_zeros(1, cast(Any, model).in_chans, side, side)
 
 
 register(
+    *(
+        Row(f"foveal_resnet{depth}", "Ramachandran 2019", f"ResNet-{depth}, the baseline of table 1", count, resnet,
+            {"depth": depth})
+        for depth, count in ((26, 13_696_552), (38, 19_626_792), (50, 25_557_032))
+    ),
     Row(
         "foveal_resnet50_cifar", "Tan 2020",
         "ResNet-50 for 32 pixels, 7x7 stem of stride 1, no pool; the baseline of the CIFAR tables, 23.7M",
