@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -89,13 +90,13 @@ def fake_copy(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
 class _Calls:
     """Which modules are running, and what each of them came to."""
 
-    running: list[str] = field(default_factory=list)
+    running: list[tuple[str, ...]] = field(default_factory=list)
     peak: dict[str, int] = field(default_factory=dict)
     saved: dict[str, int] = field(default_factory=dict)
     flops: dict[str, int] = field(default_factory=dict)
     backward_flops: dict[str, int] = field(default_factory=dict)
     inputs: dict[str, list[Shape]] = field(default_factory=dict)
-    spans: list[tuple[int, int, str]] = field(default_factory=list)
+    spans: list[tuple[int, int, tuple[str, ...]]] = field(default_factory=list)
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
@@ -108,26 +109,34 @@ class _Calls:
 
     def _hooks(self, name: str) -> tuple[Callable[..., None], Callable[..., None]]:
         started: list[int] = []
+        # A list of modules never runs itself; what its members do is its own too.
+        parts = name.split(".")
+        names = tuple(".".join(parts[:end]) for end in range(1, len(parts) + 1))
 
         def enter(_: nn.Module, given: tuple[Any, ...]) -> None:
-            self.running.append(name)
+            self.running.append(names)
             started.append(torch._C._autograd._get_sequence_nr())
             self.inputs.setdefault(name, []).append(_shape(given))
 
         def leave(*_: Any) -> None:
             self.running.pop()
-            self.spans.append((started.pop(), torch._C._autograd._get_sequence_nr(), name))
+            self.spans.append((started.pop(), torch._C._autograd._get_sequence_nr(), names))
 
         return enter, leave
+
+    def names(self) -> set[str]:
+        """Of the modules that run and all that they are in."""
+        return set(chain(*self.running))
 
     def charge(self, flops: int) -> None:
         """To the modules that run; in the backward pass to those that ran when its node was made."""
         node = torch._C._current_autograd_node()
         if node is None:
-            add(self.flops, self.running, flops)
+            add(self.flops, self.names(), flops)
         else:
             at = node._sequence_nr()
-            add(self.backward_flops, [name for first, after, name in self.spans if first <= at < after], flops)
+            made_in = [names for first, after, names in self.spans if first <= at < after]
+            add(self.backward_flops, chain(*made_in), flops)
 
 
 def add(sums: dict[str, int], names: Iterable[str], amount: int) -> None:
@@ -141,7 +150,7 @@ def _shape(given: Any) -> Shape:
 
 
 class _Live(TorchDispatchMode):
-    """What every operator counts to; bytes of the storages that operators made and that are still held, and the most of them while a module ran."""
+    """What each operator multiplies, and bytes of the storages made and still held: the most while a module ran."""
 
     supports_higher_order_operators = True
 
@@ -163,7 +172,7 @@ class _Live(TorchDispatchMode):
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 self._enter(leaf, counted=True)
-        for name in {"", *self._calls.running}:
+        for name in {"", *self._calls.names()}:
             self._calls.peak[name] = max(self._calls.peak.get(name, 0), self._bytes)
         return out
 
@@ -194,5 +203,5 @@ class _Saved:
         if id(storage) not in self._kept:
             # Held, so that no later storage gets the same id.
             self._kept[id(storage)] = tensor
-            add(self._calls.saved, self._calls.running, storage.nbytes())
+            add(self._calls.saved, self._calls.names(), storage.nbytes())
         return tensor
