@@ -1,0 +1,172 @@
+"""A picture of lines, dots and words, written as SVG or PNG from the same description."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from itertools import pairwise
+from math import dist
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from foveal.errors import DataError, OptionError
+from foveal.viz.scale import Box, place_labels
+
+if TYPE_CHECKING:
+    from PIL import ImageDraw
+
+Point = tuple[float, float]
+Anchor = Literal["start", "middle", "end"]
+INK, SOFT, LINE = "#16191d", "#5b6470", "#dde1e6"
+# A PNG has two pixels a unit, each the mean of four by four.
+_PIXELS, _FINE = 2, 4
+_DASH = (5.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Line:
+    points: Sequence[Point]
+    colour: str = LINE
+    width: float = 1.0
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Dot:
+    at: Point
+    radius: float
+    colour: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """``at`` is the middle of the line's height."""
+
+    at: Point
+    text: str
+    anchor: Anchor = "start"
+    size: float = 12.0
+    colour: str = INK
+
+
+@dataclass
+class Canvas:
+    """Shapes in the order in which they are drawn."""
+
+    width: int
+    height: int
+    shapes: list[Line | Dot | Words] = field(default_factory=list)
+
+    def add(self, *shapes: Line | Dot | Words) -> None:
+        self.shapes += shapes
+
+    def write(self, path: str | os.PathLike[str]) -> Path:
+        """As the ending of the name says.
+
+        Raises:
+            OptionError: it is neither .svg nor .png.
+            DataError: the file cannot be written.
+        """
+        target = Path(path)
+        kind = target.suffix.lower()
+        if kind not in (".svg", ".png"):
+            raise OptionError(f"plot: the file must end in .svg or .png, got {os.fspath(path)!r}.")
+        unfinished = target.with_name(target.name + ".part")
+        try:
+            if kind == ".svg":
+                unfinished.write_text(svg(self), encoding="utf-8")
+            else:
+                _write_png(self, unfinished)
+            unfinished.replace(target)
+        except OSError as error:
+            raise DataError(f"plot: {target} cannot be written: {error.strerror}. Use another path.") from error
+        return target
+
+
+def label_points(canvas: Canvas, points: Sequence[Point], labels: Sequence[str], frame: Box, size: float = 12) -> None:
+    """Write a label beside each point where it lies on nothing, with a line to it where that is far off."""
+    widths = [width_of(label, size) + 4 for label in labels]
+    places = place_labels(points, widths, size + 3, frame)
+    for (x, y), width, label, (left, middle, off) in zip(points, widths, labels, places, strict=True):
+        if off:
+            canvas.add(Line([(x, y), (min(max(x, left), left + width), middle)], SOFT, 0.7))
+        canvas.add(Words((left + width / 2, middle), label, "middle", size))
+
+
+def width_of(text: str, size: float) -> float:
+    """About as wide as a line of words is."""
+    from PIL import ImageFont
+
+    return float(ImageFont.load_default(round(size * 4)).getlength(text)) / 4
+
+
+def svg(canvas: Canvas) -> str:
+    """The whole document."""
+    inside = "\n".join(_svg(shape) for shape in canvas.shapes)
+    size = f'width="{canvas.width}" height="{canvas.height}" viewBox="0 0 {canvas.width} {canvas.height}"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="system-ui, Helvetica, Arial, sans-serif">\n'
+        f'<rect width="100%" height="100%" fill="white"/>\n{inside}\n</svg>\n'
+    )
+
+
+def _svg(shape: Line | Dot | Words) -> str:
+    if isinstance(shape, Line):
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in shape.points)
+        dash = f' stroke-dasharray="{_DASH[0]:g} {_DASH[1]:g}"' if shape.dashed else ""
+        style = f'stroke="{shape.colour}" stroke-width="{shape.width:g}"{dash}'
+        return f'<polyline points="{points}" fill="none" {style}/>'
+    x, y = shape.at
+    if isinstance(shape, Dot):
+        return (
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{shape.radius:g}" fill="{shape.colour}" stroke="white" '
+            'stroke-width="1"/>'
+        )
+    return (
+        f'<text x="{x:.1f}" y="{y + 0.35 * shape.size:.1f}" font-size="{shape.size:g}" fill="{shape.colour}" '
+        f'text-anchor="{shape.anchor}">{escape(shape.text)}</text>'
+    )
+
+
+def _write_png(canvas: Canvas, path: Path) -> None:
+    from PIL import Image, ImageDraw
+
+    scale = _PIXELS * _FINE
+    picture = Image.new("RGB", (canvas.width * scale, canvas.height * scale), "white")
+    draw = ImageDraw.Draw(picture)
+    for shape in canvas.shapes:
+        _paint(draw, shape, scale)
+    picture.reduce(_FINE).save(path, format="PNG", optimize=True)
+
+
+def _paint(draw: ImageDraw.ImageDraw, shape: Line | Dot | Words, scale: int) -> None:
+    from PIL import ImageFont
+
+    if isinstance(shape, Line):
+        pieces = _dashes(shape.points) if shape.dashed else [shape.points]
+        for piece in pieces:
+            scaled = [(x * scale, y * scale) for x, y in piece]
+            draw.line(scaled, fill=shape.colour, width=round(shape.width * scale), joint="curve")
+        return
+    x, y = (value * scale for value in shape.at)
+    if isinstance(shape, Dot):
+        for radius, colour in ((shape.radius + 0.5, "white"), (shape.radius - 0.5, shape.colour)):
+            reach = radius * scale
+            draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=colour)
+        return
+    anchor = {"start": "lm", "middle": "mm", "end": "rm"}[shape.anchor]
+    font = ImageFont.load_default(round(shape.size * scale))
+    draw.text((x, y), shape.text, fill=shape.colour, font=font, anchor=anchor)
+
+
+def _dashes(points: Sequence[Point]) -> list[list[Point]]:
+    pieces = []
+    for (ax, ay), (bx, by) in pairwise(points):
+        length, at = dist((ax, ay), (bx, by)), 0.0
+        while at < length:
+            ends = (at, min(at + _DASH[0], length))
+            pieces.append([(ax + (bx - ax) * e / length, ay + (by - ay) * e / length) for e in ends])
+            at += sum(_DASH)
+    return pieces
