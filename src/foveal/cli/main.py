@@ -8,6 +8,8 @@ from typing import Annotated
 
 from foveal.cli.compare import ABOUT as COMPARE
 from foveal.cli.compare import Compare
+from foveal.cli.cost import ABOUT as COST
+from foveal.cli.cost import Cost
 from foveal.cli.info import ABOUT as INFO
 from foveal.cli.info import Info
 from foveal.cli.ledger import ABOUT as LEDGER
@@ -43,12 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def parse(given: Sequence[str]) -> Compare | Info | Ledger | Models:
+def parse(given: Sequence[str]) -> Compare | Cost | Info | Ledger | Models:
     """The command with its options; says what is wrong with them and exits."""
     import tyro
 
     commands = (
         Annotated[Compare, tyro.conf.subcommand("compare", description=COMPARE)]
+        | Annotated[Cost, tyro.conf.subcommand("cost", description=COST)]
         | Annotated[Info, tyro.conf.subcommand("info", description=INFO)]
         | Annotated[Ledger, tyro.conf.subcommand("ledger", description=LEDGER)]
         | Annotated[Models, tyro.conf.subcommand("models", description=MODELS)]

@@ -1,0 +1,47 @@
+"""What several commands say in the same way: warnings of the library, files that were written."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def counting_warnings() -> Iterator[list[str]]:
+    """Collects this library's warnings as lines, each once; those of other packages are not for who gave a command."""
+    lines: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield lines
+    told = (str(warning.message) for warning in caught)
+    lines += dict.fromkeys(line for line in told if line.startswith(("cost: ", "count: ", "bench: ")))
+
+
+def print_warning(line: str) -> None:
+    """On standard error, so that JSON stays JSON."""
+    print(f"warning: {line}", file=sys.stderr)
+
+
+def print_written(path: str, *, quiet: bool = False) -> None:
+    """Where a picture or file went."""
+    print(f"Written: {path}", file=sys.stderr if quiet else sys.stdout)
+
+
+def check_plot(path: str | None) -> None:
+    """Before any work: a picture must be SVG or PNG in a folder that exists.
+
+    Raises:
+        OptionError: it is not.
+    """
+    from pathlib import Path
+
+    from foveal.errors import DataError, OptionError
+
+    if path is None:
+        return
+    if Path(path).suffix.lower() not in (".svg", ".png"):
+        raise OptionError(f"foveal: --plot must end in .svg or .png, got {path!r}.")
+    if not Path(path).absolute().parent.is_dir():
+        raise DataError(f"foveal: --plot {path!r} lies in a folder that does not exist. Make it first.")

@@ -1,0 +1,29 @@
+"""Numbers as a reader takes them in: 4.09 G, 28.1 MiB, 1.23 ms."""
+
+from __future__ import annotations
+
+
+def count(value: float) -> str:
+    """Three digits and a prefix; whole numbers below a thousand as they are."""
+    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= 0.9995 * size:
+            return f"{digits(value / size)} {prefix}"
+    return f"{value:.0f}"
+
+
+def memory(size: int) -> str:
+    """In powers of 1024."""
+    for unit, bytes_ in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= 0.9995 * bytes_:
+            return f"{digits(size / bytes_)} {unit}"
+    return f"{size} B"
+
+
+def milliseconds(value: float) -> str:
+    """Without the unit, three digits."""
+    return digits(value)
+
+
+def digits(value: float) -> str:
+    """Three significant digits, and no more than three behind the point."""
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.{2 + (value < 1)}f}"
