@@ -172,5 +172,5 @@ def test_the_cifar_network_keeps_32_pixels_until_its_second_stage():
 def test_an_unknown_decay_or_depth_is_refused_in_a_sentence():
     with pytest.raises(OptionError, match=r"decay must be one of uniform, linear, .* got 'gauss'"):
         on_meta("foveal_explicit_resnet50", decay="gauss")
-    with pytest.raises(OptionError, match=r"^resnet: depth must be one of 34, 50, 101, 152, got 51\."):
+    with pytest.raises(OptionError, match=r"^resnet: depth must be one of 26, 34, 38, 50, 101, 152, got 51\."):
         on_meta("foveal_explicit_resnet50", depth=51)
