@@ -44,9 +44,15 @@ def test_the_last_line_counts_every_verdict():
 
 
 def test_what_is_near_or_cut_off_is_one_reason_each():
-    told = ["within 0.1 G; a", "within 0.1 G; b", "printed cut off, not rounded: 14.2", "a", "within 0.1 G; c"]
+    told = [
+        "within 0.1 G as printed; a",
+        "within 0.1 G as printed; b",
+        "printed cut off, not rounded: 14.2",
+        "a",
+        "within 0.1 G as printed; c",
+    ]
     found = reasons([cell(why=why) for why in told] + [EQUAL, NOT_RUN])
-    assert found == {"within 0.1 G": 3, "printed cut off, not rounded": 1, "a": 1}
+    assert found == {"within 0.1 G as printed": 3, "printed cut off, not rounded": 1, "a": 1}
 
 
 def test_the_page_has_a_line_a_cell_and_bars_in_words_do_not_break_it():

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foveal.analysis.ledger import PAPERS, Cell, Verdict, summary
+from foveal.analysis.ledger.conventions import CONVENTIONS, MILLIONS
 from foveal.viz.ledger import counted, figures, heading, reasons, rules, tables, verdict
 
 STYLES = {Verdict.EQUAL: "green", Verdict.DIFFERS: "bold yellow", Verdict.NOT_RUN: "dim"}
@@ -63,17 +64,30 @@ def print_ledger(cells: Sequence[Cell]) -> None:
 
 
 def _table(cells: Sequence[Cell]) -> Table:
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=heading(cells[0]), title_justify="left")
-    made.add_column("row", overflow="fold", ratio=None)
-    made.add_column("column")
+    """What all cells share stands in the title: only another source than the most frequent has a column."""
+    sources = [f"{cell.source} ({cell.certainty})" for cell in cells]
+    usual = max(sources, key=sources.count)
+    made = Table(
+        box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title_justify="left",
+        title=f"{heading(cells[0])}\n[not bold]source: {usual}[/]",
+    )  # fmt: skip
+    made.add_column("row", overflow="fold")
+    made.add_column("column", overflow="fold")
     for name in ("published", "ours", "difference"):
         made.add_column(name, justify="right", no_wrap=True)
     made.add_column("verdict", overflow="fold")
-    made.add_column("source (certainty)", style="dim", overflow="fold")
+    if len(set(sources)) > 1:
+        made.add_column("other source", style="dim", overflow="fold")
     row = ""
-    for cell in cells:
-        source = f"{cell.source} ({cell.certainty})"
+    for cell, source in zip(cells, sources, strict=True):
         shown = Text(verdict(cell), style=STYLES[cell.verdict])
-        made.add_row(cell.row if cell.row != row else "", cell.column, *figures(cell), shown, source)
+        other = [source if source != usual else ""] if len(set(sources)) > 1 else []
+        made.add_row(cell.row if cell.row != row else "", _column(cell), *figures(cell), shown, *other)
         row = cell.row
     return made
+
+
+def _column(cell: Cell) -> str:
+    """With the rule of counting, where there is more than one."""
+    rule = next((rule for rule in CONVENTIONS if rule.name == cell.rule), None)
+    return cell.column if rule in (None, MILLIONS) else f"{cell.column}, {cell.rule}"

@@ -36,6 +36,8 @@ def figures(cell: Cell) -> tuple[str, str, str]:
 
 def verdict(cell: Cell) -> str:
     """Mark and verdict, with the reason."""
+    if cell.why.startswith(cell.verdict.value):
+        return f"{MARKS[cell.verdict]} {cell.why}"
     return f"{MARKS[cell.verdict]} {cell.verdict.value}" + (f": {cell.why}" if cell.why else "")
 
 

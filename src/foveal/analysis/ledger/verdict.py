@@ -9,7 +9,7 @@ from foveal.analysis.ledger.records import Verdict
 # In G operations: no paper states all that it counts, and most print a tenth.
 NEAR = Decimal("0.1")
 CUT = "printed cut off, not rounded"
-NEARLY = f"within {NEAR} G"
+NEARLY = f"within {NEAR} G as printed"
 UNKNOWN = "no reason is known"
 
 
