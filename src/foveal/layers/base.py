@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from foveal.errors import OptionError, ShapeError
@@ -90,6 +91,10 @@ class AttentionLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.output_from(self.attend(self.checked(x)), x)
+
+    def asks_gradients(self, x: Tensor) -> bool:
+        """Whether a gradient of this map or of a parameter is recorded now."""
+        return torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
 
     def checked(self, x: Tensor) -> Tensor:
         """The map, if it is one with this layer's channels."""

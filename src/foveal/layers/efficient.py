@@ -114,8 +114,7 @@ class EfficientAttention(AttentionLayer):
             k = self.split(self.key(x)).flatten(3)
             return part_of(k, self.values(x).flatten(3), exponential=self.normalization == "softmax")
         flat = x.flatten(2).unsqueeze(1)
-        asked = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
-        if self.normalization == "scaling" or asked or why_not(x) is not None:
+        if self.normalization == "scaling" or self.asks_gradients(x) or why_not(x) is not None:
             return part_of(self.split(self.key(x)).flatten(3), flat, exponential=self.normalization == "softmax")
         held, stats = context_and_statistics(flat, *self._native_linear(self.key))
         greatest, total = (s.reshape(s.shape[0], self.heads, -1) for s in stats.unbind(2))

@@ -120,10 +120,13 @@ class _External(AttentionLayer):
         """What follows the output projection."""
         raise NotImplementedError
 
+    def _sums_natively(self, x: Tensor) -> bool:
+        """Whether the kernels take the steps below; they have no gradient of the sums over positions."""
+        return not self.asks_gradients(x) and all(self._folds()) and native.why_not(x) is None
+
     def part(self, x: Tensor) -> Part:
         """What these positions add to the sums over positions of a larger map; see ``foveal.streaming``."""
-        asked = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.parameters()))
-        if asked or not all(self._folds()) or native.why_not(x) is not None:
+        if not self._sums_natively(x):
             return part_of(self._logits(x), None)
         key, bias = self._folded_key()
         stats = native.statistics(x.flatten(2).unsqueeze(1), key[None], None if bias is None else bias[None])
@@ -136,7 +139,7 @@ class _External(AttentionLayer):
 
     def read_projected(self, whole: Part | None, x: Tensor) -> Tensor:
         """The same up to the output projection."""
-        if not all(self._folds()) or native.why_not(x) is not None:
+        if not self._sums_natively(x):
             return self._from_weights(normalize_slots(self._logits(x), normalization=self.normalization, over=whole), x)
         (key, key_bias), (value, value_bias) = self._folded_key(), self._folded_value()
         stats = whole if whole is None else torch.stack([whole.greatest.flatten(1), whole.total.flatten(1)], 1)
@@ -302,7 +305,10 @@ class ExternalAttention(_External):
         return self._finish(self._project(attended), x)
 
     def _finish(self, out: Tensor, x: Tensor) -> Tensor:
-        out = self.norm(out)
+        return self.from_normed(self.norm(out), x)
+
+    def from_normed(self, out: Tensor, x: Tensor) -> Tensor:
+        """What follows the norm."""
         out = x + out if self.residual else out
         return out.relu_() if self.activation else out
 
