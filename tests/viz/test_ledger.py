@@ -37,6 +37,8 @@ def test_ours_has_two_digits_more_than_is_printed():
 def test_a_table_with_a_number_is_called_so():
     assert heading(cell()) == "Table 1: A table"
     assert heading(cell(table="figure 3")) == "Figure 3: A table"
+    assert heading(cell(table="text")) == "Text: A table"
+    assert heading(cell(table="COCO")) == "A table"
 
 
 def test_the_last_line_counts_every_verdict():

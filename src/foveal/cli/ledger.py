@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -34,17 +34,17 @@ examples:
 class Ledger:
     """The options of the ledger."""
 
-    paper: tyro.conf.Positional[str] = ""
+    paper: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PAPER]")] = ""
     """explicit, augmented, efficient, local or external; all where left out."""
     markdown: bool = False
     """Print a page of Markdown instead of tables."""
     json: bool = False
     """Print everything as JSON instead of tables."""
-    runs: str | None = None
+    runs: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of your runs: their accuracies stand beside the published ones of the same model on the same data. A run's
     model is what its config.json names as model, or as backbone where its mechanism is none; its data is the last part
     of data (imagenet, cifar10, cifar100, tinyimagenet)."""
-    figure: str | None = None
+    figure: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Also draw figure 3 of the efficient paper into this SVG file."""
 
     when_interrupted = "Nothing was written."

@@ -19,8 +19,11 @@ def tables(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 def heading(cell: Cell) -> str:
     """What a table is called: a number as the paper has it, or what it is about."""
-    named = f"Table {cell.table}" if cell.table.isdigit() else cell.table[:1].upper() + cell.table[1:]
-    return f"{named}: {cell.title}"
+    if cell.table.isdigit():
+        return f"Table {cell.table}: {cell.title}"
+    if cell.table.startswith(("figure", "text")):
+        return f"{cell.table.capitalize()}: {cell.title}"
+    return cell.title
 
 
 def figures(cell: Cell) -> tuple[str, str, str]:

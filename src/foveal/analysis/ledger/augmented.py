@@ -83,7 +83,7 @@ POSITIONS = Table(
     "augmented", "positions", "Positions of AA-ResNet50, ImageNet",
     (_TOP1, _TOP5),
     (
-        Row("none", "77.5 93.7", why={"": "position ablation not among foveal's named models"}),
+        Row("none", "77.5 93.7", why={"": "no name of its own: foveal_augmented_resnet50 with positions='none'"}),
         Row("2D sine", "77.5 93.7", why={"": "model not in foveal yet: sinusoids beside augmented convolutions"}),
         Row("CoordConv", "77.5 93.8", why={"": "model not in foveal yet: CoordConv"}),
         Row("relative", "77.7 93.8", "foveal_augmented_resnet50"),
@@ -106,7 +106,7 @@ _README = Source("the authors' code: its table of results")
 _NO_OTHER = {"": "model not in foveal yet"}
 ECA_NET = Table(
     "augmented", "ECA-Net", "ECA-Net's own counts, in 2^20, ImageNet (copied by the explicit paper's table 3)",
-    (Column("parameters", "2^20", MEBI), _TOP1),
+    (Column("parameters", "Mi", MEBI), _TOP1),
     (
         Row("ECA-ResNet18", "11.15 -", why=_NO_OTHER),
         Row("ECA-ResNet34", "20.79 74.21", "foveal_eca_resnet34"),
