@@ -118,7 +118,8 @@ def token_grid(size: tuple[int, int], *splits: tuple[int, int, int]) -> tuple[in
     """Rows and columns of tokens of an image after the given splits, all three where none is given."""
     rows, columns = size
     for kernel, step, padding in splits or SPLITS:
-        rows, columns = ((length + 2 * padding - kernel) // step + 1 for length in (rows, columns))
+        # As torch's unfold counts them: in an exported program the two have to be seen to be equal.
+        rows, columns = ((length + 2 * padding - kernel + step) // step for length in (rows, columns))
     return rows, columns
 
 
