@@ -84,13 +84,13 @@ def child(name: str, source: str, out: str, limit: str, memory: str) -> None:
         layer = layer_of(name, np.load(source, mmap_mode="r").shape[0])
         from foveal import streaming
 
-        before, start = private(), time.perf_counter()
+        before, start, worked = private(), time.perf_counter(), time.process_time()
         streaming.run(layer, source, out, memory=int(memory))
-        seconds = time.perf_counter() - start
+        seconds, worked = time.perf_counter() - start, time.process_time() - worked
     finally:
         stop.set()
         watcher.join()
-    print(json.dumps({"seconds": seconds, "peak": peak[0], "before": before}))
+    print(json.dumps({"seconds": seconds, "processor": worked, "peak": peak[0], "before": before}))
 
 
 def private() -> int:
@@ -192,7 +192,8 @@ def main() -> None:
             records.append(record)
             if not chosen.json:
                 print(
-                    f"{name:20} {shape[1]} x {shape[2]} x {shape[0]}: {record['seconds']:.1f} s, peak "
+                    f"{name:20} {shape[1]} x {shape[2]} x {shape[0]}: {record['seconds']:.1f} s "
+                    f"({record['processor']:.1f} of processors), peak "
                     f"{record['peak'] / 2**20:.0f} MiB of private memory ({record['before'] / 2**20:.0f} before), "
                     f"largest error {record['error']:.1e}",
                     flush=True,
