@@ -59,7 +59,9 @@ def test_a_run_stands_beside_the_published_accuracy_of_its_model_on_its_data(tmp
     write_run(tmp_path / "c", 0.5, backbone="foveal_eamlp_19", data="imagenet", mechanism="se")
     write_run(tmp_path / "d", 0.5, backbone="foveal_eamlp_19", data="imagenet", status="failed")
     assert main(["ledger", "external", "--json", "--runs", str(tmp_path)]) == 0
-    cells = json.loads(capsys.readouterr().out)["cells"]
+    shown = capsys.readouterr()
+    assert shown.err == "ledger: no cell here is about foveal_eamlp_19 on digits; its run is not shown.\n"
+    cells = json.loads(shown.out)["cells"]
     found = {cell["row"]: cell for cell in cells if cell["title"] == "EAMLP, ImageNet" and cell["column"] == "top-1"}
     assert found["EAMLP-14"]["ours"] == pytest.approx(79.0)
     assert found["EAMLP-14"]["verdict"] == "differs"
@@ -124,6 +126,24 @@ def test_a_folder_without_a_finished_run_is_one_line(tmp_path, capsys):
     write_run(tmp_path / "run", 0.5, model="resnet50", data="imagenet", status="failed")
     assert main(["ledger", "external", "--runs", str(tmp_path)]) == 2
     assert "holds no finished run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [("config.json", "{", "config.json is damaged: "), ("metrics.jsonl", "{", "metrics.jsonl is damaged: ")],
+)
+def test_a_damaged_run_is_named(tmp_path, capsys, name, content, told):
+    write_run(tmp_path / "run", 0.5, model="resnet50", data="imagenet")
+    (tmp_path / "run" / name).write_text(content)
+    assert main(["ledger", "external", "--runs", str(tmp_path)]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_files_of_another_kind_are_no_runs(tmp_path):
+    write_run(tmp_path / "run", 0.5, model="resnet50", data="imagenet")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text("[1, 2]")
+    assert len(finished_runs(tmp_path)) == 1
 
 
 def test_help_has_examples_and_comes_without_torch():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,7 +60,7 @@ class Ledger:
         from foveal.cli.ledger_table import Bar, print_ledger
 
         with Bar(quiet=self.json or self.markdown) as bar:
-            cells = ledger([self.paper] if self.paper else [], runs=runs, tell=bar.tell)
+            cells = ledger(self._papers(), runs=runs, tell=bar.tell)
         if self.json:
             print(json.dumps(as_json(cells), indent=1))
         elif self.markdown:
@@ -69,6 +70,7 @@ class Ledger:
         else:
             print_ledger(cells)
         self._draw()
+        self._tell_unused(runs)
         return 0
 
     def _check_figure(self) -> None:
@@ -85,6 +87,19 @@ class Ledger:
         from foveal.tasks.finished import finished_runs
 
         return finished_runs(self.runs)
+
+    def _tell_unused(self, runs: list[Run]) -> None:
+        from foveal.analysis.ledger import takes
+
+        for run in runs:
+            if not takes(run, self._papers()):
+                told = (
+                    f"ledger: no cell here is about {run.model} on {run.data or 'unnamed data'}; its run is not shown."
+                )
+                print(told, file=sys.stderr)
+
+    def _papers(self) -> list[str]:
+        return [self.paper] if self.paper else []
 
     def _command(self) -> str:
         words = ["foveal", "ledger", self.paper, "--markdown", *(["--runs", self.runs] if self.runs else [])]

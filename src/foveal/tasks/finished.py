@@ -33,11 +33,11 @@ def finished_runs(folder: str | Path) -> list[Run]:
     found: dict[tuple[str, str, int], list[Mapping[str, float]]] = {}
     for path in sorted(top.rglob("config.json")):
         config, result = read_json(path), read_json(path.with_name("result.json"))
-        lines = read_metrics(path.parent)
-        model = model_of(config)
-        if not lines or not isinstance(result, dict) or result.get("status") != "done" or model is None:
+        if not isinstance(config, dict) or not isinstance(result, dict) or result.get("status") != "done":
             continue
-        found.setdefault((model, data_of(config), len(lines)), []).append(lines[-1])
+        model, lines = model_of(config), _metrics(path.parent)
+        if lines and model is not None:
+            found.setdefault((model, data_of(config), len(lines)), []).append(lines[-1])
     if not found:
         raise DataError(
             f"ledger: {top} holds no finished run: config.json with a model's name, metrics.jsonl, and result.json "
@@ -61,6 +61,15 @@ def data_of(config: Mapping[str, Any]) -> str:
     return _SAME.get(plain, plain)
 
 
+def _metrics(folder: Path) -> list[dict[str, Any]]:
+    try:
+        return [line for line in read_metrics(folder) if isinstance(line, dict)]
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"ledger: {folder / 'metrics.jsonl'} is damaged: {error}. Take the run away, or train it again."
+        ) from error
+
+
 def _mean(lines: list[Mapping[str, float]]) -> dict[str, float]:
-    known = [key for key in _PER_CENT if all(key in line for line in lines)]
+    known = [key for key in _PER_CENT if all(isinstance(line.get(key), (int, float)) for line in lines)]
     return {key: 100 * fmean(float(line[key]) for line in lines) for key in known}

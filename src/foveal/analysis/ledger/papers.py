@@ -66,6 +66,18 @@ def ledger(
     return cells
 
 
+def takes(run: Run, papers: Sequence[str] = ()) -> bool:
+    """Whether a cell of the papers is about this model on this data."""
+    return any(
+        row.model == run.model and table.data == run.data and column.metric in run.metrics
+        for name in papers or PAPERS
+        for table in PAPERS[name][1]
+        for row in table.rows
+        for column in table.columns
+        if column.metric
+    )
+
+
 def summary(cells: Sequence[Cell]) -> Summary:
     """The counts of the last line."""
     count = Counter(cell.verdict for cell in cells)
