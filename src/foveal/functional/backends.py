@@ -54,7 +54,7 @@ class Backends:
         told = {}
         for row in self._rows.values():
             reason = row.why_not(*args, **kwargs)
-            told[row.name] = reason or f"{row.cost(*args, **kwargs):.3g} operations a sample"
+            told[row.name] = reason or f"{_cost(row, *args, **kwargs):.3g} operations a sample"
         return told
 
     def pick(self, backend: str | None, *args: Any, **kwargs: Any) -> Run:
@@ -80,8 +80,12 @@ class Backends:
             raise BackendError(f"{self.operation}: no backend can run this call ({reasons}).")
         if len(fitting) == 1:
             return fitting[0].name
-        if torch.compiler.is_exporting():
-            args, kwargs = tuple(map(example, args)), {name: example(given) for name, given in kwargs.items()}
         # Not min(…, key=…): the compiler of torch 2.10 does not trace a key that is a closure.
-        costs = [row.cost(*args, **kwargs) for row in fitting]
+        costs = [_cost(row, *args, **kwargs) for row in fitting]
         return fitting[costs.index(min(costs))].name
+
+
+def _cost(row: Backend, *args: Any, **kwargs: Any) -> float:
+    if torch.compiler.is_exporting():
+        args, kwargs = tuple(map(example, args)), {name: example(given) for name, given in kwargs.items()}
+    return row.cost(*args, **kwargs)
