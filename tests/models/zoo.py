@@ -13,8 +13,7 @@ from foveal.models.catalog import CATALOG
 ONE = (1, 1, 1, 1)
 # A member of every family and what makes it small; together they hold every layer and every backbone of the catalog.
 MEMBERS = {
-    "foveal_local_resnet26": {"layers": ONE},
-    "foveal_local_resnet50_qr_only": {"layers": ONE, "groups": (4,)},
+    "foveal_local_resnet26": {"layers": ONE, "groups": (2, 4)},
     "foveal_local_resnet50_absolute_positions": {"layers": ONE, "groups": (3, 4)},
     "foveal_local_resnet26_attention_stem": {"layers": ONE, "groups": (4,)},
     "foveal_efficient_resnet50_res12": {},
@@ -22,7 +21,6 @@ MEMBERS = {
     "foveal_se_resnet50": {},
     "foveal_eca_resnet50": {},
     "foveal_cbam_resnet34": {},
-    "foveal_explicit_resnet50": {},
     "foveal_explicit_resnet50_cifar_with_content": {},
     "foveal_explicit_mobilenetv2_100": {"widest": 144},
     "foveal_augmented_resnet50": {},
