@@ -16,13 +16,13 @@ from typing import Any
 
 import timm
 import torch
-from formulations import EfficientAsPublished, ExternalAsPublished
 from table import Table, agree, environment
 from timm.layers.halo_attn import HaloAttn
 from torch import Tensor, nn
 
 import foveal
 from foveal.analysis import interleaved, peak_memory
+from foveal.analysis.formulations import EfficientAsPublished, ExternalAsPublished
 from foveal.kernels.cpu import instruction_set
 
 ROOT = Path(__file__).parents[1]

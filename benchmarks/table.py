@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from foveal.analysis import interleaved
+from foveal.analysis.agreement import TOLERANCE, errors
 from foveal.analysis.timing import quartiles
 
 Call = Callable[[], Any]
@@ -120,17 +121,9 @@ def _replace(path: Path, text: str) -> None:
 
 
 def agree(work: str, came: Tensor | Sequence[Tensor], wanted: Tensor | Sequence[Tensor]) -> None:
-    """Nothing is timed that computes something else: errors up to 2e-4 of the largest entry are rounding.
-
-    A gradient that is zero but for rounding, as that of a key's bias, is measured by the largest of all.
-    """
-    ours, theirs = ([x] if isinstance(x, Tensor) else list(x) for x in (came, wanted))
-    if len(ours) != len(theirs):
-        raise SystemExit(f"bench: {work}: {len(ours)} results against {len(theirs)}.")
-    floor = 1e-3 * max(float(b.abs().max()) for b in theirs)
-    for place, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-        error = float((a - b.reshape(a.shape)).abs().max()) / max(float(b.abs().max()), floor)
-        if not error < 2e-4:
+    """Nothing is timed that computes something else."""
+    for place, error in enumerate(errors(came, wanted)):
+        if not error < TOLERANCE:
             raise SystemExit(f"bench: {work}: result {place} is off by {error:.1e} of its largest entry.")
 
 
