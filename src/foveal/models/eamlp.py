@@ -206,7 +206,7 @@ def _load_authors(model: EAMLP, state: dict[str, Any], prefix: str, *_: Any) -> 
 def _row(depth: int, parameters: int, build: Callable[..., nn.Module] = EAMLP, **options: Any) -> Row:
     return Row(
         name=f"foveal_eamlp_{depth}",
-        paper="Guo et al. 2021",
+        paper="Guo 2021",
         what=f"EAMLP-{depth}: external attention in all of T2T-ViT-{depth}; parameters without the table of positions",
         parameters=parameters,
         build=build,
