@@ -68,3 +68,8 @@ def test_nothing_to_time_and_senseless_bounds_are_refused():
         OptionError, match=r"^interleaved: rounds must be at least 1.*got rounds=0, warmup=1, seconds=5.0"
     ):
         interleaved({"a": lambda: None}, rounds=0)
+
+
+def test_the_least_rounds_are_made_however_long_they_take():
+    told = interleaved({"slow": lambda: time.sleep(0.005)}, rounds=9, warmup=0, seconds=1e-9, least=3)
+    assert told["slow"].rounds == 3

@@ -36,7 +36,12 @@ class Timing:
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], object]], *, rounds: int = 30, warmup: int = 1, seconds: float = 5.0
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 30,
+    warmup: int = 1,
+    seconds: float = 5.0,
+    least: int = 0,
 ) -> dict[str, Timing]:
     """Time every call in turns.
 
@@ -45,6 +50,7 @@ def interleaved(
         rounds: samples of each at most.
         warmup: calls of each before anything is timed.
         seconds: no round starts after this long, warming up and sizing included; one sample of each is always taken.
+        least: rounds that are made however long they take.
 
     Raises:
         OptionError: nothing to time, or a bound that is not positive.
@@ -57,7 +63,7 @@ def interleaved(
         sized = {name: _sized(call, warmup) for name, call in calls.items()}
         repeats = {name: count for name, (count, _) in sized.items()}
         for turn in range(rounds):
-            if time.perf_counter() - started > seconds:
+            if turn >= least and time.perf_counter() - started > seconds:
                 break
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 samples[name].append(_sample(calls[name], repeats[name]))
