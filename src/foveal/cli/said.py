@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 @contextmanager
@@ -33,15 +34,23 @@ def check_plot(path: str | None) -> None:
     """Before any work: a picture must be SVG or PNG in a folder that exists.
 
     Raises:
-        OptionError: it is not.
+        OptionError: it is neither.
+        DataError: there is no such folder.
     """
-    from pathlib import Path
+    from foveal.errors import OptionError
 
-    from foveal.errors import DataError, OptionError
-
-    if path is None:
-        return
-    if Path(path).suffix.lower() not in (".svg", ".png"):
+    if path is not None and Path(path).suffix.lower() not in (".svg", ".png"):
         raise OptionError(f"foveal: --plot must end in .svg or .png, got {path!r}.")
-    if not Path(path).absolute().parent.is_dir():
-        raise DataError(f"foveal: --plot {path!r} lies in a folder that does not exist. Make it first.")
+    check_folder("--plot", path)
+
+
+def check_folder(option: str, path: str | None) -> None:
+    """Before any work: what will be written must lie in a folder that exists.
+
+    Raises:
+        DataError: it does not.
+    """
+    from foveal.errors import DataError
+
+    if path is not None and not Path(path).absolute().parent.is_dir():
+        raise DataError(f"foveal: {option} {path!r} lies in a folder that does not exist. Make it first.")
