@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 import foveal
 from foveal import streaming
+from foveal.functional import explicit_bands
 
 CHANNELS, WIDTH = 6, 5
 # Rows of the ranks: uneven, one row alone, bands smaller than a window.
@@ -38,6 +39,7 @@ CASES = {
     "explicit, gaussian by head": lambda **k: foveal.ExplicitAttention(
         CHANNELS, 8, heads=2, per_head_radius=True, bias=True, offset=0.0, **k
     ),
+    "explicit, narrow gaussian": lambda **k: foveal.ExplicitAttention(CHANNELS, 8, heads=2, radius=0.05, **k),
     "explicit, manhattan": lambda **k: foveal.ExplicitAttention(CHANNELS, 8, heads=2, decay="manhattan", **k),
     "explicit, manhattan by head": lambda **k: foveal.ExplicitAttention(
         CHANNELS, 8, heads=2, decay="manhattan", per_head_radius=True, stride=3, **k
@@ -74,6 +76,8 @@ def split_upstream(whole_shape, part, first, dtype):
 
 def evaluated(name, rows, rank, dtype, width=WIDTH):
     layer, x = build(name, dtype), whole_map(sum(rows), dtype, width)
+    # Small maps have few rows, all of which would be points.
+    explicit_bands.MOST_POINTS = 4 if "narrow" in name else 512
     start = sum(rows[:rank])
     band = x[:, :, start : start + rows[rank]].clone().requires_grad_()
     traffic = streaming.Traffic()

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 import foveal
 from foveal import streaming
 from foveal.errors import OptionError
+from foveal.functional.explicit_bands import row_decay
 from streaming import ranks_worker as worker
 
 SPLITS = [(world, rows, torch.float64) for world, every in worker.BANDS.items() for rows in every]
@@ -104,14 +105,25 @@ def test_what_manhattan_exchanges_is_two_rows_a_rank(ranks):
     assert ranks[2][1][name, "larger"][1] == ("gather", 4 * 2 * 8 * (2 * 3 * worker.WIDTH + 1))
 
 
-def test_what_a_gaussian_exchanges_is_a_row_for_every_point(ranks):
+def test_what_a_gaussian_exchanges_is_a_value_for_every_pair_of_points(ranks):
     calls = ranks[2][1]["explicit, gaussian by head", (4, 3), torch.float32]["traffic"]
     # Of a map of seven rows every row is a point.
     assert calls[1] == ("sum", 4 * 2 * 8 * (7 * worker.WIDTH + 1))
-    larger = ranks[2][1]["explicit, gaussian by head", "larger"][1][1]
-    points = foveal.functional.explicit_bands.row_decay("gaussian", (28, 15), torch.tensor(0.2)).left_rows
-    assert points < 28
-    assert larger == 4 * 2 * 8 * (points * 3 * worker.WIDTH + 1)
+    down, across = row_decay("gaussian", (28, 15), torch.tensor(0.2)).left_shape
+    assert down < 28
+    assert ranks[2][1]["explicit, gaussian by head", "larger"][1][1] == 4 * 2 * 8 * (down * across + 1)
+
+
+def test_a_gaussian_has_no_more_points_on_a_larger_map():
+    shapes = {row_decay("gaussian", space, torch.tensor(0.2)).left_shape for space in [(100, 90), (9000, 400)]}
+    assert len(shapes) == 1
+
+
+def test_a_narrow_gaussian_exchanges_the_rows_that_it_reaches(ranks):
+    calls = ranks[2][0]["explicit, narrow gaussian", (4, 3), torch.float32]["traffic"]
+    reached = 4 * 2 * 8 * 3 * worker.WIDTH
+    assert calls[1:3] == [("sum", 4 * 2 * 8), ("rows", reached)]
+    assert ("rows, backward", reached) in calls
 
 
 def test_what_local_attention_exchanges_is_half_a_window(ranks):

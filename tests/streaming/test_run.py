@@ -82,6 +82,21 @@ def test_bands_of_any_size_give_what_the_layer_gives(name, space):
         assert_close(streaming.run(layer, x, rows=rows), wanted, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("radius", [0.75, 0.02, 0.0])
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_narrow_gaussian_takes_the_rows_around_a_band(radius, offset, stride, monkeypatch):
+    monkeypatch.setattr("foveal.functional.explicit_bands.MOST_POINTS", 8)
+    options = {"decay": "gaussian", "radius": radius, "offset": offset, "stride": stride, "dtype": torch.float64}
+    layer = foveal.ExplicitAttention(CHANNELS, 4, heads=2, **options)
+    x = torch.randn(2, CHANNELS, 61, 3, dtype=torch.float64)
+    how = evaluation(layer, tuple(x.shape))
+    assert 0 < how.halo <= 60 and (radius > 0.1) == (how.halo == 60)
+    for source in (x, list(x.split([1, 2, 40, 18], 2))):
+        for rows in (1, 7, 40, None):
+            assert_close(streaming.run(layer, source, rows=rows), whole(layer, x), rtol=1e-9, atol=1e-11)
+
+
 @by_layer
 def test_float32_is_as_near_to_float64_as_the_layer_itself(name):
     layer, x = build(name, torch.float32), 3 * torch.randn(1, CHANNELS, 23, 19)
@@ -180,6 +195,14 @@ def test_progress_counts_the_rows_of_both_walks():
 
 def test_a_result_needs_no_gradient():
     assert not streaming.run(build("explicit, gaussian"), torch.randn(1, CHANNELS, 5, 4).double()).requires_grad
+
+
+def test_a_narrow_gaussian_stays_within_its_memory():
+    layer, x = foveal.ExplicitAttention(CHANNELS, 8, radius=0.005), torch.randn(1, CHANNELS, 1500, 90)
+    out = torch.empty_like(whole(layer, x))
+    assert evaluation(layer, tuple(x.shape)).halo > 0
+    assert peak_memory(lambda: streaming.run(layer, x, out, memory=1 << 23)) <= 1 << 23
+    assert_close(out, whole(layer, x), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("memory", [1 << 20, 1 << 22])

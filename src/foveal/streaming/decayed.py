@@ -50,6 +50,7 @@ class Mean(_Mixed):
     """Uniform weights: one mean for every position."""
 
     reads = False
+    halo = 0
 
     def gather(self, x: Tensor, start: int) -> None:
         self._add(x)
@@ -57,7 +58,7 @@ class Mean(_Mixed):
     def settle(self) -> None:
         """Nothing: the sums are the result."""
 
-    def result(self, x: Tensor | None, start: int, rows: int) -> Tensor:
+    def result(self, x: Tensor | None, first: int, start: int, rows: int) -> Tensor:
         assert self._total is not None
         mean = (self._total / (self._space[0] * self._space[1])).to(self._wide)
         return self._made(mean).expand(-1, -1, rows, self._space[1])
@@ -66,28 +67,30 @@ class Mean(_Mixed):
 class Decayed(_Mixed):
     """Gaussian and Manhattan maps: see ``foveal.functional.explicit_bands``.
 
-    A Gaussian keeps some rows of the map, summed in float64, and reads nothing again. Manhattan keeps one row a band.
+    A Gaussian keeps a value for every pair of points, summed in float64, and reads nothing again; a narrow one reads
+    the rows around each band. Manhattan keeps one row a band.
     """
 
     def __init__(self, layer: ExplicitAttention, shape: Shape) -> None:
         super().__init__(layer, shape)
         assert layer.radius is not None
-        self._rows = row_decay(layer.decay, self._space, layer.radius.detach().to(self._wide))
-        self.reads = self._rows.points is None
+        self._decay = row_decay(layer.decay, self._space, layer.radius.detach().to(self._wide))
+        self.reads, self.halo = self._decay.points is None, self._decay.reach
+        self._around = self.reads and layer.decay == "gaussian"
         self._left: Tensor | None = None
         self._below: list[Tensor] = []
         self._upward: list[tuple[int, Tensor]] = []
         self._above: Tensor | None = None
 
     def state(self, rows: int) -> int:
-        row = self._shape[0] * self._heads * self._depth * self._shape[3]
-        wide = self._wide.itemsize
-        if self._rows.points is not None:
-            # In float64, a band's share in float32, both once more while the columns are mixed.
-            kept = self._rows.left_rows * row * (8 + 3 * wide)
-        else:
-            kept = (-(-self._shape[2] // rows) + 6) * row * wide
-        return kept + super().state(rows) + self._column_matrix()
+        maps, wide = self._shape[0] * self._heads * self._depth, self._wide.itemsize
+        kept = super().state(rows)
+        if self._decay.points is not None:
+            down, across = self._decay.left_shape
+            # What is left, in float64 and as one band leaves it; the matrices between points and columns.
+            return kept + 4 * 8 * maps * down * across + 8 * (2 + 2 * self._heads) * across * self._shape[3]
+        kept += self._column_matrix()
+        return kept if self._around else kept + (-(-self._shape[2] // rows) + 6) * maps * self._shape[3] * wide
 
     def _column_matrix(self) -> int:
         """Bytes of the matrix that mixes columns where no kernel does it without one."""
@@ -98,20 +101,25 @@ class Decayed(_Mixed):
         return 3 * heads * self._shape[3] ** 2 * self._wide.itemsize
 
     def work(self, rows: int) -> int:
-        return super().work(rows) + 2 * map_bytes(self._shape, rows, self._heads * self._depth, self._wide)
+        seen = rows + 2 * self.halo
+        # A narrow Gaussian's matrix, its places in the decay, and the band's own copies.
+        matrix = rows * seen * (16 + 2 * self._heads * self._wide.itemsize) if self._around else 0
+        return super().work(seen) + matrix + 2 * map_bytes(self._shape, rows, self._heads * self._depth, self._wide)
 
     def gather(self, x: Tensor, start: int) -> None:
         v = self._add(x)
-        left = self._rows.left(v, start)
+        if self._around:
+            return
+        left = self._decay.left(v, start)
         if self.reads:
             self._upward.append((v.shape[3], left[..., 0, :].clone()))
         else:
             self._left = left.double() if self._left is None else self._left.add_(left)
 
     def settle(self) -> None:
-        if not self.reads:
-            assert self._left is not None
-            self._left = self._rows.along_columns(self._left.to(self._wide))
+        if self._left is not None:
+            self._left = self._left.to(self._wide)
+        if not self._upward:
             return
         below = torch.zeros_like(self._upward[-1][1])
         self._above = torch.zeros_like(below)
@@ -119,19 +127,23 @@ class Decayed(_Mixed):
             # What a band left upwards gives way to what lies below it, so one row a band is kept.
             rows, left = self._upward.pop()
             self._below.append(below)
-            below = self._rows.passed(left, below, rows)
+            below = self._decay.passed(left, below, rows)
 
-    def result(self, x: Tensor | None, start: int, rows: int) -> Tensor:
+    def result(self, x: Tensor | None, first: int, start: int, rows: int) -> Tensor:
+        mixed = self._mixed(x, first, start, rows)
         assert self._total is not None
-        if self._left is not None:
-            mixed = self._rows.mixed(None, start, rows, self._left)
-        else:
-            assert x is not None
-            assert self._above is not None
-            v = self._layer.to_mix(x, self._space).to(self._wide)
-            taken = torch.stack([self._above, self._below.pop()], 3)
-            mixed = self._rows.along_columns(self._rows.mixed(v, start, rows, taken))
-            self._above = self._rows.passed(self._rows.left(v, start)[..., 1, :], self._above, rows)
         offset = self._layer.offset
-        mixed = (mixed + offset * self._total.to(self._wide)).div_(self._rows.weights(start, rows, offset).to(mixed))
-        return self._made(mixed)
+        weights = self._decay.weights(start, rows, offset).to(mixed)
+        return self._made((mixed + offset * self._total.to(self._wide)).div_(weights))
+
+    def _mixed(self, x: Tensor | None, first: int, start: int, rows: int) -> Tensor:
+        if self._left is not None:
+            return self._decay.from_points(start, rows, self._left)
+        assert x is not None
+        v = self._layer.to_mix(x, self._space).to(self._wide)
+        if self._around:
+            return self._decay.from_around(v, first, start, rows)
+        assert self._above is not None
+        mixed = self._decay.from_edges(v, torch.stack([self._above, self._below.pop()], 3))
+        self._above = self._decay.passed(self._decay.left(v, start)[..., 1, :], self._above, rows)
+        return mixed

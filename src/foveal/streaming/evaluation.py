@@ -29,6 +29,8 @@ class Evaluation(Protocol):
     """Whether the map is walked through before the result is made."""
     reads: bool
     """Whether the result needs the map once more."""
+    halo: int
+    """Rows that it then needs on both sides of a band."""
 
     def state(self, rows: int) -> int:
         """Bytes that stay while all bands pass, where bands have so many rows."""
@@ -42,8 +44,8 @@ class Evaluation(Protocol):
     def settle(self) -> None:
         """Between the walks."""
 
-    def result(self, x: Tensor | None, start: int, rows: int) -> Tensor:
-        """Second walk: the result before any pooling for one band."""
+    def result(self, x: Tensor | None, first: int, start: int, rows: int) -> Tensor:
+        """Second walk: the result before any pooling for one band; ``x`` begins with row ``first``."""
 
 
 class Context:
@@ -54,7 +56,7 @@ class Context:
 
     reads = True
     gathers = True
-    stride = 1
+    stride, halo = 1, 0
 
     def __init__(self, layer: EfficientAttention, shape: Shape) -> None:
         self._layer, self._shape = layer, shape
@@ -81,7 +83,7 @@ class Context:
         assert self._whole is not None
         self._held = self._layer.context_from(self._whole).to(wide_dtype(self._layer.query.weight))
 
-    def result(self, x: Tensor | None, start: int, rows: int) -> Tensor:
+    def result(self, x: Tensor | None, first: int, start: int, rows: int) -> Tensor:
         assert x is not None
         assert self._held is not None
         held, out = self._held, torch.empty_like(x)
@@ -94,7 +96,7 @@ class Slots:
     """External attention: greatest score and sum of every slot, in float64 as above; then every position reads."""
 
     reads = True
-    stride = 1
+    stride, halo = 1, 0
 
     def __init__(self, layer: ExternalAttention | MultiHeadExternalAttention, shape: Shape) -> None:
         self._layer, self._shape = layer, shape
@@ -117,7 +119,7 @@ class Slots:
     def settle(self) -> None:
         """Nothing: the sums are what is read with."""
 
-    def result(self, x: Tensor | None, start: int, rows: int) -> Tensor:
+    def result(self, x: Tensor | None, first: int, start: int, rows: int) -> Tensor:
         assert x is not None
         out = torch.empty_like(x)
         for to, run in zip(out.flatten(2).split(RUN, 2), x.flatten(2).split(RUN, 2), strict=True):

@@ -13,7 +13,7 @@ from foveal.functional.inputs import without_autocast
 from foveal.layers.pooling import pool_overlapping
 from foveal.streaming.evaluation import Evaluation, evaluation, map_bytes
 from foveal.streaming.sink import Sink
-from foveal.streaming.source import Source
+from foveal.streaming.source import Band, Source
 
 # Larger bands are not faster: what a band takes beside itself lies in the caches no longer.
 MOST_POSITIONS = 1 << 18
@@ -86,10 +86,13 @@ def fitting_rows(how: Evaluation, shape: tuple[int, int, int, int], dtype: torch
     def needed(rows: int) -> int:
         # A band as it was read and as it is used; its result, once more where it is pooled.
         bands = 2 * map_bytes(shape, rows, shape[1], dtype)
+        if how.halo:
+            # Rows that wait for those behind them, twice while a band is put beside them.
+            bands += 2 * map_bytes(shape, 2 * rows + 2 * how.halo, shape[1], dtype)
         bands += (2 if how.stride > 1 else 1) * map_bytes(shape, rows, how.channels_out, dtype)
         return how.state(rows) + how.work(rows) + bands
 
-    most = max(1, min(shape[2], MOST_POSITIONS // shape[3]))
+    most = max(1, min(shape[2], max(MOST_POSITIONS // shape[3], how.halo)))
     tried = [most, *(2**k for k in reversed(range(most.bit_length())) if 2**k < most)]
     for rows in tried:
         if needed(rows) <= memory:
@@ -102,13 +105,31 @@ def fitting_rows(how: Evaluation, shape: tuple[int, int, int, int], dtype: torch
 
 
 def _results(how: Evaluation, source: Source, rows: int) -> Iterator[tuple[int, Tensor]]:
-    if how.reads:
-        for start, band in source.bands(rows):
-            yield start, how.result(band, start, band.shape[2])
-        return
     height = source.shape[2]
-    for start in range(0, height, rows):
-        yield start, how.result(None, start, min(rows, height - start))
+    if not how.reads:
+        for start in range(0, height, rows):
+            yield start, how.result(None, start, start, min(rows, height - start))
+        return
+    for start, count, first, seen in _surrounded(source.bands(rows), how.halo, height):
+        yield start, how.result(seen, first, start, count)
+
+
+def _surrounded(bands: Iterator[Band], halo: int, height: int) -> Iterator[tuple[int, int, int, Tensor]]:
+    """Every band's first row and length, and the rows around it as far as the map goes, with the first one's place."""
+    waiting: list[tuple[int, int]] = []
+    seen: Tensor | None = None
+    first = 0
+    for at, band in bands:
+        waiting.append((at, band.shape[2]))
+        seen = band if seen is None or seen.shape[2] == 0 else torch.cat([seen, band], 2)
+        while waiting and first + seen.shape[2] >= min(sum(waiting[0]) + halo, height):
+            start, count = waiting.pop(0)
+            stop = min(start + count + halo, height)
+            keep = max(start - halo, 0)
+            yield start, count, keep, seen[:, :, keep - first : stop - first]
+            drop = max(start + count - halo, 0) - first
+            if drop > 0:
+                first, seen = first + drop, seen[:, :, drop:]
 
 
 def _check(layer: nn.Module, source: Source, weight: Tensor) -> None:

@@ -1,8 +1,8 @@
 """Layers on a map whose bands of rows lie on the ranks of a process group: forward and backward of the whole map.
 
-Efficient and external attention exchange sums whose size does not depend on the map. Explicit attention exchanges a sum
-for a uniform decay, and some rows of the mixed channels for the others: as many as a Gaussian has points, or two.
-Local attention, and poolings over seams, exchange the rows next to the seams.
+Efficient and external attention exchange sums whose size does not depend on the map, and so does explicit attention
+with a uniform decay or a Gaussian that is wide enough for points. A Manhattan decay exchanges two rows of the mixed
+channels, a narrow Gaussian as many as it reaches; local attention, and poolings over seams, the rows next to seams.
 """
 
 from __future__ import annotations
@@ -179,13 +179,17 @@ def _explicit(layer: ExplicitAttention, x: Tensor, ranks: Ranks) -> Tensor:
         mixed = (total / math.prod(space)).expand_as(v)
     else:
         decay = row_decay(layer.decay, space, layer.radius.to(v))
-        left = decay.left(v, start)
         if decay.points is not None:
-            left, total = ranks.sums(left, total)
-            mixed = decay.mixed(None, start, stop - start, decay.along_columns(left))
+            left, total = ranks.sums(decay.left(v, start), total)
+            mixed = decay.from_points(start, stop - start, left)
+        elif decay.decay == "gaussian":
+            wanted = [(max(a - decay.reach, 0), min(b + decay.reach, ranks.height)) for a, b in ranks.bands]
+            (total,) = ranks.sums(total)
+            around = ranks.rows(v, wanted)
+            mixed = decay.from_around(around, wanted[ranks.me][0], start, stop - start)
         else:
-            taken, total = _around(left, total, decay, ranks)
-            mixed = decay.along_columns(decay.mixed(v, start, stop - start, taken))
+            taken, total = _around(decay.left(v, start), total, decay, ranks)
+            mixed = decay.from_edges(v, taken)
         weights = decay.weights(start, stop - start, layer.offset).to(v)
         mixed = (mixed + layer.offset * total) / weights
     out = layer.from_mixed(mixed.to(x.dtype), space)
