@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from foveal.analysis import count
+from foveal.analysis.count import Counting
 from foveal.errors import ShapeError
 
 
@@ -61,6 +62,18 @@ def test_a_fourier_transform_follows_the_stated_convention(transform, macs):
 
 def test_a_product_of_a_matrix_and_a_vector_is_counted():
     assert count(Apply(lambda x: x[0] @ torch.ones(7)), torch.randn(1, 5, 7)).macs == 35
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_each_gradient_of_a_convolution_costs_what_the_forward_does(kind, groups):
+    conv = kind(4, 8, 3, stride=2, groups=groups)
+    with Counting() as counting:
+        out = conv(torch.randn(2, 4, 9, 11, requires_grad=True))
+        forward = counting.flops()
+        out.backward(torch.ones_like(out))
+    assert forward == 2 * 2 * conv.weight.numel() * (9 * 11 if kind is nn.ConvTranspose2d else 4 * 5)
+    assert counting.flops() == 3 * forward
 
 
 def test_an_operator_without_a_formula_is_named_and_not_silent():

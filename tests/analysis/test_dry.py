@@ -90,6 +90,22 @@ def test_a_module_that_runs_twice_counts_twice():
     assert ran.inputs["same"] == [(2, 4), (2, 4)]
 
 
+def test_a_module_with_an_input_that_needs_no_gradient_trains():
+    class Inner(nn.Module):
+        def forward(self, x, extra):
+            return x * extra.detach() + extra
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.token, self.inner, self.last = nn.Parameter(torch.zeros(1, 4)), Inner(), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.last(self.inner(x, self.token.expand(len(x), -1)))
+
+    assert dry_run(Outer(), (3, 4), train=True).backward_macs[""] == 2 * 3 * 4 * 2
+
+
 def test_the_highest_memory_is_that_of_a_call_with_contents():
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 25, 2)).eval()
     x = torch.randn(4, 3, 5, 5)

@@ -101,11 +101,17 @@ def _parameters(module: nn.Module) -> int:
 
 
 class Counting:
-    """Counts what runs inside its block; may be asked in the middle, too."""
+    """Counts what runs inside its block; may be asked in the middle, too.
 
-    def __init__(self) -> None:
+    Without ``modules`` only the total is known. Telling modules apart, torch refuses to train some networks, whose
+    modules get tensors that are needed for no gradient.
+    """
+
+    def __init__(self, *, modules: bool = True) -> None:
         self._seen = _Seen()
         self._counter = FlopCounterMode(display=False, custom_mapping=_formulas(), skip_unsupported=True)
+        if not modules:
+            self._counter.mod_tracker = _NoModules()  # type: ignore[assignment]
         self._stack = ExitStack()
 
     def __enter__(self) -> Counting:
@@ -142,6 +148,18 @@ def _may_multiply(packet: Any) -> bool:
     return namespace not in ("aten", "prim", "prims") or name in _MULTIPLYING
 
 
+class _NoModules:
+    """In the place of torch's tracker of modules."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> _NoModules:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+
 class _Seen(TorchDispatchMode):
     """Remembers which operators ran; entered before the counter, it sees them after the counter took them apart."""
 
@@ -160,17 +178,27 @@ class _Seen(TorchDispatchMode):
 
 
 def _formulas() -> dict[Any, Callable[..., int]]:
-    """FLOPs of operators that torch has no formula for; arguments are shapes."""
+    """FLOPs of operators that torch has no formula for, or a wrong one; arguments are shapes."""
     aten = torch.ops.aten
     return {
         aten._fft_c2c: lambda x, dim, *_, out_shape, **__: _fourier(x, dim, 5.0),
         aten._fft_r2c: lambda x, dim, *_, out_shape, **__: _fourier(x, dim, 2.5),
         aten._fft_c2r: lambda x, dim, *_, out_shape, **__: _fourier(out_shape, dim, 2.5),
+        aten.convolution_backward: _convolution_backward,
         aten.mv: lambda matrix, vector, *_, **__: 2 * prod(matrix),
         aten.addmv: lambda bias, matrix, vector, *_, **__: 2 * prod(matrix),
         aten.dot: lambda a, b, *_, **__: 2 * prod(a),
         aten.vdot: lambda a, b, *_, **__: 2 * prod(a),
     }
+
+
+def _convolution_backward(
+    grad: Shape, x: Shape, weight: Shape, _bias: Any, _stride: Any, _padding: Any, _dilation: Any, transposed: bool,
+    _output_padding: Any, _groups: int, wanted: list[bool], **_: Any,
+) -> int:  # fmt: skip
+    """As much as the forward for each of the two gradients; torch's own formula forgets the groups of the weight's."""
+    places = prod((x if transposed else grad)[2:])
+    return 2 * grad[0] * places * prod(weight) * (bool(wanted[0]) + bool(wanted[1]))
 
 
 def _fourier(shape: Shape, dim: list[int], operations: float) -> int:

@@ -50,7 +50,7 @@ def dry_run(model: nn.Module, shape: Shape, *, train: bool = False) -> DryRun:
     device = next((p.device for p in copied.parameters()), torch.device("cpu"))
     with mode:
         x = torch.empty(shape, dtype=dtype, device=device)
-    calls, counting = _Calls(), Counting()
+    calls, counting = _Calls(), Counting(modules=False)
     held = [*copied.parameters(), *copied.buffers()]
     live, saved = _Live(calls, counting, [*held, x]), _Saved(calls, held)
     with ExitStack() as stack:

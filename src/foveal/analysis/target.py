@@ -186,6 +186,6 @@ def does_not_take(name: str, shape: Sequence[int], error: BaseException) -> Shap
     """What to raise where a model failed on an input."""
     told = " x ".join(map(str, shape))
     return ShapeError(
-        f"{name} does not take an input of {told}: {type(error).__name__}: {_first_line(error)}. Use another --size or "
-        "--channels, or an option of the model for it (img_size=…, dynamic_img_size=True)."
+        f"{name} does not take an input of {told}: {type(error).__name__}: {_first_line(error)}. Use another --size, "
+        "--batch or --channels, or an option of the model for it (img_size=…, dynamic_img_size=True)."
     )
