@@ -46,7 +46,7 @@ def test_it_gives_every_parameter_a_finite_gradient(name, model):
 def test_it_takes_images_of_other_sizes(name, model):
     rows, columns = image_size(name)
     with torch.no_grad():
-        for size in ((columns, rows), (rows + 8, columns - 7), (rows, rows)):
+        for size in ((columns, rows), (rows + 8, columns - 7)):
             out = model.eval()(images(name, 1, size))
             assert out.shape == (1, 5)
             assert out.isfinite().all()
@@ -86,9 +86,6 @@ def test_its_head_and_its_channels_are_options(name):
         model.reset_classifier(7)
     assert model(x).shape == (2, 7)
     assert model.get_classifier().out_features == model.num_classes == 7
-    with torch.device("meta"):
-        model.reset_classifier(0)
-    assert model(x).shape == (2, model.num_features)
 
 
 def test_its_features_are_what_they_are_announced_to_be(name):
