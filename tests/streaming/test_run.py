@@ -160,6 +160,35 @@ def test_files_bands_and_maps_without_a_batch_give_the_same(name, tmp_path):
     assert_close(streaming.run(layer, [b.numpy() for b in uneven], into).float(), wanted, **close)
 
 
+@by_layer
+def test_an_empty_batch_gives_an_empty_map(name):
+    layer, x = build(name, torch.float32), torch.randn(1, CHANNELS, 40, 30)
+    assert streaming.run(layer, x[:0]).shape == (0, *whole(layer, x).shape[1:])
+
+
+def test_arrays_in_any_layout_give_the_same():
+    layer, x = build("efficient", torch.float32), np.random.default_rng(0).standard_normal((CHANNELS, 9, 5), "float32")
+    wanted = streaming.run(layer, x.copy(), rows=4)
+    for other in (x[:, ::-1].copy()[:, ::-1], np.asfortranarray(x), x.astype(">f4"), np.repeat(x, 2, 2)[..., ::2]):
+        assert torch.equal(streaming.run(layer, other, rows=4), wanted)
+    last = torch.from_numpy(x)[None].to(memory_format=torch.channels_last)
+    assert torch.equal(streaming.run(layer, last, rows=4)[0], wanted)
+
+
+def test_the_result_may_take_the_place_of_the_map():
+    for name in ("efficient", "external", "multi-head external"):
+        layer, x = build(name), torch.randn(1, CHANNELS, 9, 5, dtype=torch.float64)
+        wanted = whole(layer, x)
+        assert_close(streaming.run(layer, x, x, rows=2), wanted)
+
+
+def test_autocast_has_no_effect():
+    layer, x = build("explicit, manhattan", torch.float32), torch.randn(1, CHANNELS, 9, 5)
+    wanted = streaming.run(layer, x, rows=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(streaming.run(layer, x, rows=2), wanted)
+
+
 def test_torch_files_of_bfloat16_are_read_and_written(tmp_path):
     layer, x = build("efficient").bfloat16(), torch.randn(1, CHANNELS, 8, 4).bfloat16()
     source, out = (

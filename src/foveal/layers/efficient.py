@@ -117,7 +117,7 @@ class EfficientAttention(AttentionLayer):
         if self.normalization == "scaling" or self.asks_gradients(x) or why_not(x) is not None:
             return part_of(self.split(self.key(x)).flatten(3), flat, exponential=self.normalization == "softmax")
         held, stats = context_and_statistics(flat, *self._native_linear(self.key))
-        greatest, total = (s.reshape(s.shape[0], self.heads, -1) for s in stats.unbind(2))
+        greatest, total = (self.split(s.squeeze(1)) for s in stats.unbind(2))
         return Part(greatest, total, self.split(held.squeeze(1)) * total[..., None], flat.shape[3])
 
     def context_from(self, whole: Part) -> Tensor:

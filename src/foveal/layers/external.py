@@ -130,7 +130,7 @@ class _External(AttentionLayer):
             return part_of(self._logits(x), None)
         key, bias = self._folded_key()
         stats = native.statistics(x.flatten(2).unsqueeze(1), key[None], None if bias is None else bias[None])
-        greatest, total = (s.reshape(s.shape[0], self.heads, -1) for s in stats.unbind(2))
+        greatest, total = (self.split(s.squeeze(1)) for s in stats.unbind(2))
         return Part(greatest, total, None, math.prod(x.shape[2:]))
 
     def read(self, whole: Part | None, x: Tensor) -> Tensor:

@@ -118,6 +118,7 @@ def _tensor(band: Any) -> Tensor:
     if isinstance(band, Tensor):
         return band.detach()
     array = np.asarray(band)
-    if not array.flags.writeable or not array.dtype.isnative:
+    # What torch does not take as it lies in memory.
+    if not array.flags.writeable or not array.dtype.isnative or any(step < 0 for step in array.strides):
         array = np.array(array, dtype=array.dtype.newbyteorder("="))
     return torch.from_numpy(array)
