@@ -175,7 +175,7 @@ def print_bench(result: Result, told: dict[str, Any]) -> None:
     console.print(f"{result.title}: {sizes}", markup=False)
     where = f"{result.device}, threads {result.threads}, torch {told['packages']['torch']}, foveal {told['foveal']}"
     console.print(f"{where}, kernels {told['cpu_kernels']}", markup=False)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column("side", overflow="fold")
     for heading in ("forward\nms (quartiles)", "ratio", "training\nms (quartiles)", "ratio", "MiB\nfwd", "MiB\ntrain"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -187,18 +187,18 @@ def print_bench(result: Result, told: dict[str, Any]) -> None:
 
 
 def _times(timing: Timing | None) -> list[str]:
-    from foveal.cli.units import digits
+    from foveal.cli.units import short
 
     if timing is None:
         return ["-", "-"]
-    return [f"{digits(timing.median)} ({digits(timing.q1)}-{digits(timing.q3)})", digits(timing.ratio)]
+    return [f"{short(timing.median)} ({short(timing.q1)}-{short(timing.q3)})", short(timing.ratio)]
 
 
 def _memory(side: Measured) -> list[str]:
-    from foveal.cli.units import digits
+    from foveal.cli.units import short
 
     sizes = (side.forward_peak_bytes, side.training_peak_bytes)
-    return ["-" if size is None or side.forward_ms is None else digits(size / 2**20) for size in sizes]
+    return ["-" if size is None or side.forward_ms is None else short(size / 2**20) for size in sizes]
 
 
 def _notes(result: Result) -> list[str]:

@@ -1,4 +1,4 @@
-"""Numbers as a reader takes them in: 4.09 G, 28.1 MiB, 1.23 ms."""
+"""Numbers as a reader takes them in: 4.09 G, 28.1 MiB, 0.35."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def memory(size: int) -> str:
     return f"{size} B"
 
 
-def milliseconds(value: float) -> str:
-    """Without the unit, three digits."""
-    return digits(value)
-
-
 def digits(value: float) -> str:
     """Three significant digits, and no more than three behind the point."""
     return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.{2 + (value < 1)}f}"
+
+
+def short(value: float) -> str:
+    """For narrow columns: three significant digits, two behind the point of what is below one."""
+    return f"{value:.2f}" if 0.095 <= value < 0.995 else digits(value)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from foveal.analysis.bench import Bench, Measured
 from foveal.errors import DataError
-from foveal.viz.canvas import SOFT, Canvas, Dot, Line, Words, label_points, width_of
+from foveal.viz.canvas import SOFT, Canvas, Dot, Line, Words, label_points
 from foveal.viz.palette import MECHANISMS, colours_of
 from foveal.viz.scale import Axis
 
-WIDTH, HEIGHT = 640, 520
-LEFT, RIGHT, TOP, BOTTOM = 74, 610, 84, 440
+WIDTH, HEIGHT = 680, 530
+LEFT, RIGHT, TOP, BOTTOM = 74, 610, 98, 448
 
 
 def draw_roofline(result: Bench, path: str | os.PathLike[str]) -> Path:
@@ -41,7 +41,7 @@ def draw_roofline(result: Bench, path: str | os.PathLike[str]) -> Path:
         assert timing is not None
         canvas.add(Line([(px, y.at(timing.q1)), (px, y.at(timing.q3))], colours[side.name], 2.0))
         canvas.add(Dot((px, py), 5.5, colours[side.name]))
-    label_points(canvas, points, [side.name for side in shown], (LEFT + 2, TOP, WIDTH - 4, BOTTOM - 4))
+    label_points(canvas, points, [side.name for side in shown], (LEFT + 2, TOP, RIGHT + 60, BOTTOM - 4))
     return canvas.write(path)
 
 
@@ -83,15 +83,9 @@ def _diagonals(canvas: Canvas, x: Axis, y: Axis) -> None:
             continue
         ends = [(x.at(value), y.at(value * factor)) for value in (low, high)]
         canvas.add(Line(ends, SOFT, 1.2 if factor == 1 else 0.8, dashed=factor != 1))
-        at = ends[0][0] + 6
-        inside = y.at(x_value(x, at) * factor) - 11
-        canvas.add(Words((min(at, WIDTH - width_of(name, 11)), max(inside, TOP)), name, size=11, colour=SOFT))
-
-
-def x_value(axis: Axis, at: float) -> float:
-    """The value at a place of a logarithmic axis."""
-    share = (at - axis.start) / (axis.end - axis.start)
-    return float(axis.low * (axis.high / axis.low) ** share)
+        (end_x, end_y), at_top = ends[1], high < x.high
+        place = (end_x, end_y - 9) if at_top else (end_x + 7, end_y)
+        canvas.add(Words(place, name, "middle" if at_top else "start", 11, SOFT))
 
 
 def _colours(sides: Sequence[Measured]) -> dict[str, str]:
