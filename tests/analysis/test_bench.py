@@ -1,15 +1,19 @@
 """Nothing is timed that computes something else, memory is what is known, and what cannot run says why."""
 
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from foveal.analysis.bench import LEAST_ROUNDS, bench, steps
+from foveal.analysis.bench import LEAST_ROUNDS, bench, steps, timed
 from foveal.analysis.sides import SIDES, SUITES, Built, Setting, Side, chosen, definition, side
 from foveal.errors import NoMatchError, OptionError
 from foveal.layers.registry import REGISTRY
+
+# Uncompiled flex_attention is what the side says it is.
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
 MIB = 1 << 20
 SMALL = Setting(channels=16, size=(7, 14), batch=2)
@@ -120,6 +124,17 @@ def test_a_layer_that_starts_as_the_identity_is_compared_with_something_in_it():
     x = torch.randn(SMALL.shape)
     assert not torch.allclose(layer.eval()(x), x)
     assert definition(layer).backend == "reference" and layer.backend is None
+
+
+def test_a_slow_side_leaves_the_others_their_rounds():
+    def sleep(duration):
+        return lambda: time.sleep(duration)
+
+    told = timed({"first": sleep(0.001), "slow": sleep(0.1), "quick": sleep(0.002)}, seconds=0.2)
+    assert list(told) == ["first", "slow", "quick"]
+    assert told["slow"].rounds <= 5 < told["quick"].rounds == told["first"].rounds
+    assert told["slow"].ratio > told["quick"].ratio > 1.0
+    assert timed({}, seconds=1.0) == {}
 
 
 def test_what_is_done_next_is_told_as_often_as_promised():

@@ -7,7 +7,7 @@ training mode, with the gradients of the map and of every parameter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from foveal.analysis.agreement import TOLERANCE, errors
 from foveal.analysis.dry import dry_run
-from foveal.analysis.machine import Machine, measure_machine
+from foveal.analysis.machine import Machine, fastest, measure_machine
 from foveal.analysis.memory import peak_memory
 from foveal.analysis.sides import Built, Setting, Side
 from foveal.analysis.timing import Timing, interleaved
@@ -96,9 +96,9 @@ def bench(
         watch(f"checking {side.name}")
         records[side.name] = _checked(side, setting, x, forward, training)
     watch("timing inference")
-    forward_ms = interleaved(forward, seconds=seconds * len(forward) / 2, least=LEAST_ROUNDS) if forward else {}
+    forward_ms = timed(forward, seconds / 2)
     watch("timing training")
-    training_ms = interleaved(training, seconds=seconds * len(training) / 2, least=LEAST_ROUNDS) if training else {}
+    training_ms = timed(training, seconds / 2)
     watch("measuring the machine")
     machine = measure_machine(2 * x.nbytes, device=setting.device)
     measured = [
@@ -113,6 +113,25 @@ def bench(
 def steps(sides: Sequence[Side]) -> int:
     """How often ``watch`` is told something."""
     return len(sides) + 3
+
+
+def timed(calls: Mapping[str, Call], seconds: float) -> dict[str, Timing]:
+    """In turns, so many seconds a call; ratios to the first.
+
+    Calls that take a tenth of that alone would leave the others few rounds; they have rounds of their own, with the
+    first.
+    """
+    if not calls:
+        return {}
+    first, *others = calls
+    slow = [name for name in others if fastest(calls[name], 0.0, least=1) > seconds / 10]
+    quick = [name for name in calls if name not in slow]
+    told: dict[str, Timing] = {}
+    # The first is in both; its own figures are those beside the quick ones.
+    for group in [[first, *slow], quick] if slow else [quick]:
+        chosen = {name: calls[name] for name in group}
+        told |= interleaved(chosen, seconds=seconds * len(chosen), least=LEAST_ROUNDS)
+    return {name: told[name] for name in calls}
 
 
 def _checked(side: Side, setting: Setting, x: Tensor, forward: dict[str, Call], training: dict[str, Call]) -> Measured:

@@ -54,11 +54,11 @@ def measure_machine(work_bytes: int, *, device: torch.device | str = "cpu", seco
     return Machine(8 * count / copied, max(rates), 8 * count)
 
 
-def fastest(call: Callable[[], object], seconds: float) -> float:
-    """Seconds that a call took at best; five samples at least, each of half a millisecond or one call."""
+def fastest(call: Callable[[], object], seconds: float, *, least: int = 5) -> float:
+    """Seconds that a call took at best; ``least`` samples in any case, each of half a millisecond or one call."""
     call()
     repeats = max(1, ceil(5e-4 / max(_sample(call, 1), 1e-7)))
-    samples, started = [_sample(call, repeats) for _ in range(5)], time.perf_counter()
+    samples, started = [_sample(call, repeats) for _ in range(least)], time.perf_counter()
     while time.perf_counter() - started < seconds:
         samples.append(_sample(call, repeats))
     return min(samples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,10 +214,14 @@ def _notes(result: Result) -> list[str]:
     if alone:
         lines.append(f"Without a definition here, checked to be finite: {', '.join(alone)}.")
     if timed:
-        lines.append(f"Medians of {min(timed)} rounds in turns; ratios within a round, to {timed_first(result)}.")
+        lines.append(f"Medians of {_range(timed)} rounds in turns; ratios within a round, to {timed_first(result)}.")
     lines += [f"{side.name}: not timed: {side.reason}" for side in result.sides if side.reason is not None]
     lines += [f"{side.name}: no training: {side.training_reason}" for side in result.sides if side.training_reason]
     return lines
+
+
+def _range(rounds: Sequence[int]) -> str:
+    return f"{min(rounds)} to {max(rounds)}" if min(rounds) < max(rounds) else str(max(rounds))
 
 
 def timed_first(result: Result) -> str:
