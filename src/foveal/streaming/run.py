@@ -70,13 +70,16 @@ def run(
             for start, band in given.bands(rows):
                 how.gather(band, start)
                 told.add(band.shape[2])
-            del band
+                # Or it would stay while the next one is read; the same below.
+                del band
         how.settle()
         pooled = _Pooled(how.stride, height)
         for start, result in _results(how, given, rows):
             for at, ready in pooled.add(start, result):
                 sink.write(at, ready)
+                del ready
             told.add(result.shape[2])
+            del result
     return sink.result
 
 
@@ -111,7 +114,10 @@ def _results(how: Evaluation, source: Source, rows: int) -> Iterator[tuple[int, 
             yield start, how.result(None, start, start, min(rows, height - start))
         return
     for start, count, first, seen in _surrounded(source.bands(rows), how.halo, height):
-        yield start, how.result(seen, first, start, count)
+        result = how.result(seen, first, start, count)
+        del seen
+        yield start, result
+        del result
 
 
 def _surrounded(bands: Iterator[Band], halo: int, height: int) -> Iterator[tuple[int, int, int, Tensor]]:
@@ -121,15 +127,16 @@ def _surrounded(bands: Iterator[Band], halo: int, height: int) -> Iterator[tuple
     first = 0
     for at, band in bands:
         waiting.append((at, band.shape[2]))
-        seen = band if seen is None or seen.shape[2] == 0 else torch.cat([seen, band], 2)
-        while waiting and first + seen.shape[2] >= min(sum(waiting[0]) + halo, height):
+        seen = band if seen is None else torch.cat([seen, band], 2)
+        del band
+        while seen is not None and waiting and first + seen.shape[2] >= min(sum(waiting[0]) + halo, height):
             start, count = waiting.pop(0)
             stop = min(start + count + halo, height)
             keep = max(start - halo, 0)
             yield start, count, keep, seen[:, :, keep - first : stop - first]
             drop = max(start + count - halo, 0) - first
             if drop > 0:
-                first, seen = first + drop, seen[:, :, drop:]
+                first, seen = first + drop, seen[:, :, drop:] if drop < seen.shape[2] else None
 
 
 def _check(layer: nn.Module, source: Source, weight: Tensor) -> None:
