@@ -49,12 +49,12 @@ class Source:
         if self._whole:
             height = self.shape[2]
             for start in range(0, height, rows):
-                yield start, self._there(self._read(start, min(start + rows, height)))
+                yield start, self._as_map(self._read(start, min(start + rows, height)))
             return
         start = 0
         for given in self._given:
             for part in _tensor(given).split(rows, -2):
-                yield start, self._there(part)
+                yield start, self._as_map(part.to(self._device, copy=True))
                 start += part.shape[-2]
         if start != self.shape[2]:
             raise DataError(
@@ -64,12 +64,14 @@ class Source:
 
     def _read(self, start: int, stop: int) -> Tensor:
         leading = (slice(None),) * (len(self._given.shape) - 2)
-        return _tensor(self._given[(*leading, slice(start, stop), slice(None))])
+        band = self._given[(*leading, slice(start, stop), slice(None))]
+        # A band is copied once, so that passes over it read memory and not a file, and the map may be written over.
+        if isinstance(band, Tensor):
+            return band.detach().to(self._device, copy=True)
+        return _tensor(np.array(band)).to(self._device)
 
-    def _there(self, band: Tensor) -> Tensor:
-        band = band.unsqueeze(0) if self.single else band
-        # A band of a memory-mapped file is copied once, so that passes over it read memory.
-        return band.to(self._device, copy=band.device == self._device).contiguous()
+    def _as_map(self, band: Tensor) -> Tensor:
+        return (band.unsqueeze(0) if self.single else band).contiguous()
 
 
 def _opened(given: Any) -> Any:
