@@ -178,6 +178,12 @@ def test_options_go_to_the_layers_and_a_wrong_one_is_an_error():
         measured(side("local"), side("efficient"), setting=setting)
 
 
+def test_a_layer_that_does_not_fit_the_map_leaves_the_others_measured():
+    records = measured(side("local"), side("external"), setting=replace(SMALL, channels=6))
+    assert records["local"].reason.startswith("LocalAttention: heads must divide channels_out=6")
+    assert records["external"].forward_ms is not None
+
+
 @pytest.mark.parametrize("wrong", [{"seconds": 0.0}, {"setting": replace(SMALL, batch=0)}])
 def test_sizes_and_times_are_positive(wrong):
     with pytest.raises(OptionError, match=r"^bench: --seconds, --batch and --channels must be positive"):

@@ -53,6 +53,12 @@ def test_a_side_that_computes_something_else_is_an_error_after_the_table(capsys,
     assert shown.err.splitlines()[-1].startswith("FovealError: bench: wrong was not timed: its result is off by")
 
 
+def test_no_side_that_could_be_measured_is_an_error(capsys, tmp_path):
+    assert main(["bench", "LocalAttention", *SMALL, "--channels", "7", "--plot", str(tmp_path / "x.png")]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("FovealError: bench: no side could be measured; local: LocalAttention: heads must divide")
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -82,7 +82,7 @@ def bench(
         watch: told what is done next; ``steps(sides)`` times in all.
 
     Raises:
-        OptionError: ``seconds``, the batch or the channels are not positive, or a layer refuses an option.
+        OptionError: ``seconds``, the batch or the channels are not positive, or a layer refuses a given option.
     """
     if not seconds > 0 or setting.batch < 1 or setting.channels < 1:
         raise OptionError("bench: --seconds, --batch and --channels must be positive.")
@@ -145,9 +145,9 @@ def _checked(side: Side, setting: Setting, x: Tensor, forward: dict[str, Call], 
         if error is not None and not error < TOLERANCE:
             return _wrong(record, f"its result is off by {error:.1e} of the largest entry of the definition's")
         record = replace(record, macs=_macs(built, setting), forward_peak_bytes=_peak(infer, x))
-    except OptionError:
-        raise
     except Exception as failure:
+        if isinstance(failure, OptionError) and setting.options:
+            raise
         # Other libraries raise what they like on a size that they do not take.
         return replace(record, reason=_sentence(failure))
     forward[side.name] = infer

@@ -76,6 +76,8 @@ class Bench:
         from foveal.analysis.sides import chosen
         from foveal.cli.threads import use_threads
         from foveal.cli.waiting import bar
+        from foveal.tasks.run_folder import write_json
+        from foveal.viz.roofline import draw_roofline
 
         title, sides = chosen([name for name in self.names if "=" not in name] or ["layers"])
         setting = self._setting()
@@ -91,8 +93,14 @@ class Bench:
             print(json.dumps(records, indent=1))
         else:
             print_bench(result, records["environment"])
-        self._write(result, records)
-        return _verdict(result)
+        if self.out is not None:
+            write_json(Path(self.out), records)
+            print_written(self.out, quiet=self.json)
+        verdict = _verdict(result)
+        if self.plot is not None:
+            draw_roofline(result, self.plot)
+            print_written(self.plot, quiet=self.json)
+        return verdict
 
     def _setting(self) -> Setting:
         import torch
@@ -108,18 +116,6 @@ class Bench:
         options = parse_options([name for name in self.names if "=" in name])
         return Setting(self.channels, check_size(self.size), self.batch, torch.device(self.device), options)
 
-    def _write(self, result: Result, records: dict[str, Any]) -> None:
-        if self.out is not None:
-            from foveal.tasks.run_folder import write_json
-
-            write_json(Path(self.out), records)
-            print_written(self.out, quiet=self.json)
-        if self.plot is not None:
-            from foveal.viz.roofline import draw_roofline
-
-            draw_roofline(result, self.plot)
-            print_written(self.plot, quiet=self.json)
-
 
 def _verdict(result: Result) -> int:
     """A side that computes something else is an error, told after all that could be measured."""
@@ -128,6 +124,8 @@ def _verdict(result: Result) -> int:
     wrong = [side for side in result.sides if side.wrong]
     if wrong:
         raise FovealError(f"bench: {wrong[0].name} was not timed: {wrong[0].reason}.")
+    if all(side.forward_ms is None for side in result.sides):
+        raise FovealError(f"bench: no side could be measured; {result.sides[0].name}: {result.sides[0].reason}")
     return 0
 
 
