@@ -117,6 +117,20 @@ def test_a_model_that_does_not_take_the_size_is_told_in_a_sentence():
         cost(find("local"), (8, 8), batch=0)
 
 
+def test_a_model_that_looks_at_values_is_told_in_a_sentence():
+    class Selects(nn.Module):
+        def forward(self, x):
+            return x[x > 0]
+
+    class Branches(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    for kind in (Selects, Branches):
+        with pytest.raises(OptionError, match=r"^cost: values decides by the values of tensors \("):
+            cost(Target("values", lambda size, kind=kind: kind(), 3, (4, 4)), (4, 4))
+
+
 def test_an_operator_that_cannot_be_counted_is_named_in_a_warning():
     class Distances(nn.Module):
         def forward(self, x):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import log, prod
 
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from foveal.analysis.closed_form import Check, check
 from foveal.analysis.dry import DryRun, dry_run
@@ -95,6 +96,7 @@ def cost(target: Target, size: Size, *, batch: int = 1, train: bool = False) -> 
 
     Raises:
         ShapeError: the size is none, or the model does not take it.
+        OptionError: the batch is not positive, or the model cannot be followed without values.
     """
     if batch < 1:
         raise OptionError(f"cost: --batch must be at least 1, got {batch}.")
@@ -119,6 +121,11 @@ def _run(name: str, model: nn.Module, shape: tuple[int, ...], train: bool) -> Dr
         return dry_run(model, shape, train=train)
     except FovealError:
         raise
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise OptionError(
+            f"cost: {name} decides by the values of tensors ({error}), and nothing is computed here. Count the parts "
+            "of it that do not, such as its backbone."
+        ) from error
     except Exception as error:
         # A model may raise anything on a size that it was not made for.
         raise does_not_take(f"cost: {name}", shape, error) from error

@@ -171,7 +171,9 @@ def _checked(counted: Counted) -> list[str]:
         lines = [f"equal: {held.formula:,} MACs a sample, by formula and counted", f"in {kinds}"]
     else:
         lines = [f"NOT EQUAL: {held.formula:,} MACs a sample by formula, {held.counted:,} as counted"]
-        lines += [f"in {', '.join(held.wrong[:5])}"]
+        lines += [
+            f"in {', '.join(name or 'the whole' for name in held.wrong[:5])}; element-wise products are not counted"
+        ]
     return lines + ([f"{held.rest:,} more were counted in what has no formula"] if held.rest else [])
 
 
