@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(8192, 8192), help="height and width")
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--limit", type=int, default=1 << 30, help="bytes of private memory a process may have")
-    parser.add_argument("--memory", type=int, default=3 << 27, help="of which for bands and what belongs to them")
+    parser.add_argument("--memory", type=int, default=9 << 25, help="of which for bands and what belongs to them")
     parser.add_argument("--samples", type=int, default=64, help="positions that are checked, at least 4")
     parser.add_argument("--folder", type=Path, help="where the two files lie for the time; a temporary folder if not")
     parser.add_argument("--only", choices=NAMES, nargs="*", default=NAMES)

@@ -11,6 +11,9 @@ from foveal.kernels.cpu import explicit as native
 from foveal.layers.explicit import ExplicitAttention
 from foveal.streaming.evaluation import Shape, map_bytes
 
+# Rows of bands that are kept in one piece of memory: single ones between the bands would leave gaps no band fits in.
+TOGETHER = 32
+
 
 class _Mixed:
     """What both have: the sums over all positions, and the linear maps around the mixing."""
@@ -78,8 +81,9 @@ class Decayed(_Mixed):
         self.reads, self.halo = self._decay.points is None, self._decay.reach
         self._around = self.reads and layer.decay == "gaussian"
         self._left: Tensor | None = None
-        self._below: list[Tensor] = []
-        self._upward: list[tuple[int, Tensor]] = []
+        self._edges: list[Tensor] = []
+        self._lengths: list[int] = []
+        self._next = 0
         self._above: Tensor | None = None
 
     def state(self, rows: int) -> int:
@@ -90,7 +94,9 @@ class Decayed(_Mixed):
             # What is left, in float64 and as one band leaves it; the matrices between points and columns.
             return kept + 4 * 8 * maps * down * across + 8 * (2 + 2 * self._heads) * across * self._shape[3]
         kept += self._column_matrix()
-        return kept if self._around else kept + (-(-self._shape[2] // rows) + 6) * maps * self._shape[3] * wide
+        return (
+            kept if self._around else kept + (-(-self._shape[2] // rows) + TOGETHER + 6) * maps * self._shape[3] * wide
+        )
 
     def _column_matrix(self) -> int:
         """Bytes of the matrix that mixes columns where no kernel does it without one."""
@@ -112,22 +118,28 @@ class Decayed(_Mixed):
             return
         left = self._decay.left(v, start)
         if self.reads:
-            self._upward.append((v.shape[3], left[..., 0, :].clone()))
+            if len(self._lengths) % TOGETHER == 0:
+                self._edges.append(left.new_empty((TOGETHER, *left[..., 0, :].shape)))
+            self._lengths.append(v.shape[3])
+            self._edge(len(self._lengths) - 1).copy_(left[..., 0, :])
         else:
             self._left = left.double() if self._left is None else self._left.add_(left)
 
     def settle(self) -> None:
         if self._left is not None:
             self._left = self._left.to(self._wide)
-        if not self._upward:
+        if not self._lengths:
             return
-        below = torch.zeros_like(self._upward[-1][1])
+        below = torch.zeros_like(self._edge(0))
         self._above = torch.zeros_like(below)
-        while self._upward:
+        for band in reversed(range(len(self._lengths))):
             # What a band left upwards gives way to what lies below it, so one row a band is kept.
-            rows, left = self._upward.pop()
-            self._below.append(below)
-            below = self._decay.passed(left, below, rows)
+            further = self._decay.passed(self._edge(band), below, self._lengths[band])
+            self._edge(band).copy_(below)
+            below = further
+
+    def _edge(self, band: int) -> Tensor:
+        return self._edges[band // TOGETHER][band % TOGETHER]
 
     def result(self, x: Tensor | None, first: int, start: int, rows: int) -> Tensor:
         mixed = self._mixed(x, first, start, rows)
@@ -144,6 +156,7 @@ class Decayed(_Mixed):
         if self._around:
             return self._decay.from_around(v, first, start, rows)
         assert self._above is not None
-        mixed = self._decay.from_edges(v, torch.stack([self._above, self._below.pop()], 3))
+        mixed = self._decay.from_edges(v, torch.stack([self._above, self._edge(self._next)], 3))
+        self._next += 1
         self._above = self._decay.passed(self._decay.left(v, start)[..., 1, :], self._above, rows)
         return mixed
