@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated
 
+from foveal.cli.advise import ABOUT as ADVISE
+from foveal.cli.advise import Advise
 from foveal.cli.bench import ABOUT as BENCH
 from foveal.cli.bench import Bench
 from foveal.cli.compare import ABOUT as COMPARE
@@ -47,12 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def parse(given: Sequence[str]) -> Bench | Compare | Cost | Info | Ledger | Models:
+def parse(given: Sequence[str]) -> Advise | Bench | Compare | Cost | Info | Ledger | Models:
     """The command with its options; says what is wrong with them and exits."""
     import tyro
 
     commands = (
-        Annotated[Bench, tyro.conf.subcommand("bench", description=BENCH)]
+        Annotated[Advise, tyro.conf.subcommand("advise", description=ADVISE)]
+        | Annotated[Bench, tyro.conf.subcommand("bench", description=BENCH)]
         | Annotated[Compare, tyro.conf.subcommand("compare", description=COMPARE)]
         | Annotated[Cost, tyro.conf.subcommand("cost", description=COST)]
         | Annotated[Info, tyro.conf.subcommand("info", description=INFO)]

@@ -1,0 +1,220 @@
+"""One inference of a model as a list of operators: in which module each ran, what it multiplied, moved and held.
+
+Nothing is computed: tensors are torch's fakes of the device that is asked for, so the evaluation seen is the one that
+would run there. ``kind`` groups operators that run at one speed; views cost nothing and are left out. Bytes moved are
+those of an operator's tensors, each read or written once: what an evaluation reads again from cache is not in it.
+"""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from foveal.analysis.count import Counting
+
+Shape = tuple[int, ...]
+FUSED = "fused attention"
+_SOFTMAX = {"_softmax", "_log_softmax", "logsumexp"}
+_EXPONENTIAL = {"exp", "erf", "gelu", "sigmoid", "tanh", "silu", "silu_"}
+# Fewer output channels than these leave the lanes of a vector empty.
+_LANES = 8
+_PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot"}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One call: ``macs`` multiply-accumulates, ``moved`` bytes, and ``held`` bytes of activations after it.
+
+    ``module`` is the innermost one that ran; ``scores`` are the exponentials inside fused attention.
+    """
+
+    module: str
+    kind: str
+    macs: int
+    moved: int
+    held: int
+    scores: int = 0
+
+
+@dataclass(frozen=True)
+class Operators:
+    """The operators in order, the first input's shape of each module that ran, and what could not be counted."""
+
+    rows: tuple[Operator, ...]
+    inputs: dict[str, Shape]
+    uncounted: tuple[str, ...]
+
+    @property
+    def macs(self) -> int:
+        return sum(row.macs for row in self.rows)
+
+    @property
+    def peak(self) -> int:
+        """The most bytes of activations at one time; the input is not among them."""
+        return max((row.held for row in self.rows), default=0)
+
+
+def operators(model: nn.Module, shape: Shape, *, device: torch.device | str = "cpu") -> Operators:
+    """What a model would run on this device in inference; the model may be on the meta device.
+
+    Whatever the model raises comes through.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with torch.no_grad(), mode:
+        copied = _on(model, torch.device(device)).eval()
+        dtype = next((p.dtype for p in copied.parameters() if p.dtype.is_floating_point), torch.float32)
+        x = torch.empty(shape, dtype=dtype, device=device)
+    where, counting = _Where(), Counting()
+    seen = _Seen(where, counting, [*copied.parameters(), *copied.buffers(), x])
+    with ExitStack() as stack:
+        for name, module in copied.named_modules():
+            enter, leave = where.hooks(name)
+            stack.callback(module.register_forward_pre_hook(enter).remove)
+            stack.callback(module.register_forward_hook(leave, always_call=True).remove)
+        for context in (torch.no_grad(), mode, counting, seen):
+            stack.enter_context(context)
+        copied(x)
+    return Operators(tuple(seen.rows), where.inputs, counting.uncounted())
+
+
+def on_meta(model: nn.Module) -> nn.Module:
+    """A copy without contents."""
+    return _on(model, torch.device("meta"))
+
+
+def _on(model: nn.Module, device: torch.device) -> nn.Module:
+    """A copy whose parameters and buffers are new ones of the same sizes, without contents."""
+    held: dict[int, Any] = {}
+    for tensor in [*model.parameters(), *model.buffers()]:
+        made = torch.empty_like(tensor, device=device)
+        held[id(tensor)] = nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
+    return copy.deepcopy(model, held)
+
+
+class _Where:
+    """The modules that are running."""
+
+    def __init__(self) -> None:
+        self.running: list[str] = []
+        self.inputs: dict[str, Shape] = {}
+
+    @property
+    def innermost(self) -> str:
+        return self.running[-1] if self.running else ""
+
+    def hooks(self, name: str) -> tuple[Callable[..., None], Callable[..., None]]:
+        def enter(_: nn.Module, given: tuple[Any, ...]) -> None:
+            self.running.append(name)
+            shapes = (tuple(leaf.shape) for leaf in tree_leaves(given) if isinstance(leaf, Tensor))
+            self.inputs.setdefault(name, next(shapes, ()))
+
+        def leave(*_: Any) -> None:
+            self.running.pop()
+
+        return enter, leave
+
+
+class _Seen(TorchDispatchMode):
+    """Writes a row for every operator that is no view."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, where: _Where, counting: Counting, held: list[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.rows: list[Operator] = []
+        self._where, self._counting = where, counting
+        self._live: dict[int, Any] = {}
+        self._bytes = 0
+        for tensor in held:
+            self._enter(tensor, counted=False)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        before = self._counting.flops()
+        out = func(*args, **(kwargs or {}))
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        for tensor in made:
+            self._enter(tensor, counted=True)
+        macs = (self._counting.flops() - before) // 2
+        if not _is_view(func, given, made):
+            moved = sum(_bytes(tensor) for tensor in (*given, *made))
+            kind = _kind(func, args)
+            scores = prod(args[0].shape[:-1]) * args[1].shape[-2] if kind == FUSED else 0
+            self.rows.append(Operator(self._where.innermost, kind, macs, moved, self._bytes, scores))
+        return out
+
+    def _enter(self, tensor: Tensor, *, counted: bool) -> None:
+        storage = tensor.untyped_storage()
+        key = id(storage)
+        if key in self._live:
+            return
+        size = storage.nbytes() if counted else 0
+        self._bytes += size
+
+        def leave(_: Any) -> None:
+            del self._live[key]
+            self._bytes -= size
+
+        self._live[key] = weakref.ref(storage, leave)
+
+
+def _is_view(func: Any, given: list[Tensor], made: list[Tensor]) -> bool:
+    if not made:
+        return True
+    if getattr(getattr(func, "_schema", None), "is_mutable", False):
+        return False
+    there = {id(tensor.untyped_storage()) for tensor in given}
+    new = [tensor for tensor in made if id(tensor.untyped_storage()) not in there]
+    return not new or func is torch.ops.aten.empty.memory_format
+
+
+def _bytes(tensor: Tensor) -> int:
+    # An expanded axis is one row in memory.
+    kept = prod(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride)
+    return kept * tensor.element_size()
+
+
+def _kind(func: Any, args: tuple[Any, ...]) -> str:
+    namespace, _, name = str(getattr(func, "_schema", func)).partition("(")[0].partition("::")
+    name = name.partition(".")[0]
+    if namespace == "foveal":
+        return name.removeprefix("cpu_")
+    if namespace not in ("aten", "prims"):
+        return f"{namespace}::{name}" if name else "elementwise"
+    if name == "convolution":
+        return _convolution(args)
+    if name in _PRODUCTS:
+        return "product"
+    if "scaled_dot_product" in name:
+        return FUSED
+    if name in _SOFTMAX:
+        return "softmax"
+    if name in _EXPONENTIAL:
+        return "exponential"
+    if "_norm" in name:
+        return "normalization"
+    if name.startswith(("mean", "sum", "max", "amax", "avg_pool", "_adaptive", "max_pool", "var", "std")):
+        return "reduction"
+    return "elementwise"
+
+
+def _convolution(args: tuple[Any, ...]) -> str:
+    weight, groups = args[1], args[8]
+    if groups > 1:
+        return "grouped convolution"
+    if weight.shape[0] < _LANES:
+        return "convolution to few channels"
+    return "1x1 convolution" if prod(weight.shape[2:]) == 1 else "convolution"
