@@ -48,7 +48,9 @@ def test_the_figure_is_an_svg_file(tmp_path, capsys):
     path = tmp_path / "figure.svg"
     assert main(["ledger", "efficient", "--figure", str(path)]) == 0
     assert ElementTree.parse(path).getroot().tag.endswith("svg")
-    assert "Figure 3" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Figure 3" in told
+    assert told.splitlines()[-1] == f"Written: {path}"
 
 
 def test_a_run_stands_beside_the_published_accuracy_of_its_model_on_its_data(tmp_path, capsys):
@@ -111,15 +113,16 @@ def test_the_longest_of_a_model_s_runs_is_taken(tmp_path):
         (["external", "--runs", "/none"], "DataError: ledger: --runs '/none' is no folder. Give one"),
         (
             ["efficient", "--figure", "/none/a.svg"],
-            "DataError: ledger: --figure '/none/a.svg' could not be written: No",
+            "DataError: foveal: --figure '/none/a.svg' lies in a folder that does not exist. Make it first.",
         ),
     ],
 )
 def test_what_is_wrong_is_one_line_and_status_2(capsys, options, told):
     assert main(["ledger", *options]) == 2
-    shown = capsys.readouterr().err.splitlines()
-    assert shown[-1].startswith(told)
-    assert len(shown) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(told)
+    assert err.count("\n") == 1
 
 
 def test_a_folder_without_a_finished_run_is_one_line(tmp_path, capsys):

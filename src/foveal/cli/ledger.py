@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from foveal.cli.said import check_folder, print_written
 from foveal.errors import DataError, OptionError
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Ledger:
             raise OptionError(f"ledger: --figure draws a figure of efficient, got the paper {self.paper!r}. Drop one.")
         if Path(self.figure).suffix.lower() != ".svg":
             raise OptionError(f"ledger: --figure writes SVG, got {self.figure!r}. Use a name that ends in .svg.")
+        check_folder("--figure", self.figure)
 
     def _runs(self) -> list[Run]:
         if self.runs is None:
@@ -117,6 +119,7 @@ class Ledger:
             raise DataError(
                 f"ledger: --figure {self.figure!r} could not be written: {error.strerror}. Use another path."
             ) from error
+        print_written(self.figure, quiet=self.json or self.markdown)
 
 
 def as_json(cells: list[Cell]) -> dict[str, object]:
