@@ -306,12 +306,15 @@ def test_part_of_a_file_is_called_so(tmp_path, kept):
         load(path)
 
 
-def test_a_file_that_is_not_there_is_called_so(tmp_path):
+@pytest.mark.parametrize("name", [MINI, None])
+def test_a_file_that_is_not_there_is_called_so(tmp_path, name):
     for ending in ("safetensors", "pth"):
         with pytest.raises(
             DataError, match=r"^weights: .* cannot be read: No such file or directory. Give an existing"
         ):
-            load(tmp_path / f"none.{ending}", name=MINI)
+            load(tmp_path / f"none.{ending}", name=name)
+    with pytest.raises(DataError, match=r"^weights: .* cannot be read: Is a directory. Give an existing file"):
+        load(tmp_path, name=name)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"foveal": "9"}', "null"])

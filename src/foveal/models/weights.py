@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from foveal.errors import DataError, OptionError
-from foveal.models.backbones import load_weights_, read_weights
+from foveal.models.backbones import load_weights_, read_weights, reading
 from foveal.models.configuration import Configuration
 
 
@@ -57,6 +57,8 @@ def load(path: str | Path, *, name: str | None = None, trusted: bool = False, **
     path = Path(path)
     made = Configuration.read(path)
     if made is None and name is None:
+        with reading(path), open(path, "rb"):
+            pass
         raise OptionError(
             f"load: {path} holds weights but not which model they belong to. Add name='resnet50', say, from timm."
         )
