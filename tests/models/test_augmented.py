@@ -120,6 +120,8 @@ def test_unknown_options_are_refused_in_a_sentence():
         on_meta(f"{AA}_resnet50", tables="both")
     with pytest.raises(OptionError, match=r"^augmented: img_size must be a side or \(rows, columns\), got \(1, 2, 3\)"):
         on_meta(f"{AA}_resnet50", img_size=(1, 2, 3))
+    with pytest.raises(OptionError, match=r"^augmented: key_ratio must be above 0, got -1\. Pass 0\.2, say\."):
+        on_meta(f"{AA}_resnet50", key_ratio=-1)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +143,15 @@ def test_wrn_28_10_has_its_known_count_and_sizes():
     maps = model(torch.empty(1, 3, 32, 32, device="meta"))
     assert [tuple(m.shape[1:]) for m in maps] == [(16, 32, 32), (160, 32, 32), (320, 16, 16), (640, 8, 8)]
     assert model.feature_info.reduction() == [1, 1, 2, 4]
+
+
+@pytest.mark.parametrize(("depth", "near"), [(27, 22), (3, 10), (29, 28), (30, 28)])
+def test_a_depth_that_no_wide_network_has_is_refused(depth, near):
+    told = rf"^WideResNet: depth must be 10, 16, 22, 28 or 6 more, got {depth}\. Use {near}, say\."
+    with pytest.raises(OptionError, match=told):
+        WideResNet(depth)
+    with pytest.raises(OptionError, match="width"):
+        WideResNet(28, 0)
 
 
 def test_a_wide_block_without_a_branch_is_the_identity():

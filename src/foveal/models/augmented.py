@@ -55,6 +55,8 @@ class Augmentation:
         ):
             if value not in known:
                 raise OptionError(f"augmented: {name} must be {' or '.join(known)}, got {value!r}.")
+        if self.key_ratio is not None and not self.key_ratio > 0:
+            raise OptionError(f"augmented: key_ratio must be above 0, got {self.key_ratio!r}. Pass 0.2, say.")
         sides = (self.img_size,) * 2 if isinstance(self.img_size, int) else tuple(self.img_size)
         if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
             raise OptionError(f"augmented: img_size must be a side or (rows, columns), got {self.img_size!r}.")

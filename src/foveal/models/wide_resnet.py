@@ -12,6 +12,8 @@ from timm.layers import create_classifier
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint_sequential
 
+from foveal.errors import OptionError
+from foveal.layers.base import check_sizes
 from foveal.models.catalog import Row, register
 
 
@@ -49,6 +51,9 @@ class WideResNet(nn.Module):
         drop_rate: of the features before the classifier.
         device: of the parameters.
         dtype: of the parameters.
+
+    Raises:
+        OptionError: no such network has this depth or width.
     """
 
     global_pool: nn.Module
@@ -66,6 +71,10 @@ class WideResNet(nn.Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
+        check_sizes("WideResNet", depth=depth, width=width)
+        if depth < 10 or depth % 6 != 4:
+            near = max(10, depth - (depth - 4) % 6)
+            raise OptionError(f"WideResNet: depth must be 10, 16, 22, 28 or 6 more, got {depth}. Use {near}, say.")
         made: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_chans, self.drop_rate, self.grad_checkpointing = in_chans, drop_rate, False
         self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False, **made)
