@@ -63,5 +63,5 @@ def test_its_help_has_examples_and_imports_nothing_heavy():
     code = "import sys; from foveal.cli import main\ntry: main(['models', '--help'])\nexcept SystemExit: pass\n"
     code += "print([name for name in ('torch', 'timm', 'numpy') if name in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "foveal models '*_resnet50_cifar*'" in shown
+    assert "foveal models '*_resnet50_cifar*'" in shown and "[PATTERN]" in shown
     assert shown.splitlines()[-1] == "[]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -30,7 +30,7 @@ NAMING = "foveal_[attention_]backbone[_difference]; _literal follows a paper's t
 class Models:
     """The options of ``models``."""
 
-    pattern: tyro.conf.Positional[str] = ""
+    pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[PATTERN]")] = ""
     """Only names that match, with * and ? as in a shell; without these, names that contain it."""
     markdown: bool = False
     """Print a page of Markdown instead of a table."""

@@ -7,8 +7,9 @@ from itertools import groupby
 from typing import Protocol
 
 RULE = """\
-`timm.create_model(name)` makes any of them once `foveal.models` is imported; all that timm offers for its own networks
-(features, other heads, other channels) holds for these. No network has pretrained weights.
+`timm.create_model(name)` makes any of them once `foveal.models` is imported; what timm offers for all its own networks
+(features, other heads, other channels) holds for these, and for residual networks and MobileNetV2 what is theirs
+(`output_stride`, `drop_path_rate`); EAMLP has no `output_stride`, WRN neither. No network has pretrained weights.
 
 **Names** are `foveal_`, the attention (none for a baseline), the backbone, and what differs from the paper's main
 network: `foveal_explicit_resnet50_cifar_uniform`. Networks that their paper names keep that name: `foveal_eamlp_14`.
