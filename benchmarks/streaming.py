@@ -2,7 +2,8 @@
 
 The map lies in a file and so does the result. A process gets ``--limit`` bytes of private memory from the kernel
 (RLIMIT_DATA: an allocation beyond it fails; pages of the two files are file cache and do not count), with Python, torch
-and what they load. Its peak is the largest private resident memory (RssAnon) seen, looked at every 5 ms.
+and what they load, but without what these reserved and never touched. Its peak is the largest private resident memory
+(RssAnon) seen, looked at every 5 ms.
 
 The definitions are written in NumPy below, share no code with the library, and are evaluated at some positions: every
 corner and random ones. The layers add no map to their result, so the error is that of attention alone.
@@ -71,7 +72,11 @@ def measured(name: str, source: Path, out: Path, limit: int, memory: int) -> dic
 
 def child(name: str, source: str, out: str, limit: str, memory: str) -> None:
     """What that process does."""
-    resource.setrlimit(resource.RLIMIT_DATA, (int(limit), int(limit)))
+    layer = layer_of(name, np.load(source, mmap_mode="r").shape[0])
+    from foveal import streaming
+
+    most = int(limit) + private("VmData") - private()
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     peak, stop = [private()], threading.Event()
 
     def watch() -> None:
@@ -81,9 +86,6 @@ def child(name: str, source: str, out: str, limit: str, memory: str) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        layer = layer_of(name, np.load(source, mmap_mode="r").shape[0])
-        from foveal import streaming
-
         before, start, worked = private(), time.perf_counter(), time.process_time()
         streaming.run(layer, source, out, memory=int(memory))
         seconds, worked = time.perf_counter() - start, time.process_time() - worked
@@ -93,12 +95,12 @@ def child(name: str, source: str, out: str, limit: str, memory: str) -> None:
     print(json.dumps({"seconds": seconds, "processor": worked, "peak": peak[0], "before": before}))
 
 
-def private() -> int:
-    """Bytes of private resident memory of this process."""
+def private(what: str = "RssAnon") -> int:
+    """Bytes of private memory of this process that are resident, or of another line of its status."""
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
+        if line.startswith(what):
             return int(line.split()[1]) * 1024
-    raise SystemExit("this kernel does not tell RssAnon")
+    raise SystemExit(f"this kernel does not tell {what}")
 
 
 def blocks(source: Path) -> Iterator[tuple[int, np.ndarray]]:
