@@ -18,6 +18,7 @@ from foveal.errors import FovealError
 from foveal.models.mechanisms import mechanism, with_attention
 
 LONGEST_MS = 500.0
+SECONDS_A_MODEL = 1.5
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def check_models(
             continue
         predicted = speeds.predict(operators(model, tuple(x.shape), device=device).rows)
         if predicted <= LONGEST_MS:
-            measured = 1e3 * time_of(model, x, SECONDS_A_LAYER)
+            measured = 1e3 * time_of(model, x, SECONDS_A_MODEL)
             found.append(Checked(f"{target.name} with {name}", name, "model", predicted, measured))
     return found
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foveal.analysis.budgets import QUANTITIES
 from foveal.cli.units import count, digits, memory
 
 if TYPE_CHECKING:
@@ -47,16 +49,16 @@ def _headings(advice: Advice) -> list[str]:
 
 
 def _figures(costs: Costs, advice: Advice) -> list[str]:
-    own = advice.own
-    cells = [f"{count(costs.macs)}{_added(costs.macs, own.macs)}", f"{memory(costs.memory)}",
-             f"{count(costs.params)}{_added(costs.params, own.params)}"]  # fmt: skip
-    if costs.latency is not None and own.latency is not None:
-        cells.insert(0, f"{digits(costs.latency)}{_added(costs.latency, own.latency)}")
-    return cells
-
-
-def _added(value: float, own: float) -> str:
-    return "" if value == own or not own else f" {_percent(value / own - 1)}"
+    """Whole numbers for the model itself and where a budget asks for them, what is added for all else."""
+    units = {"latency": digits, "macs": count, "memory": lambda size: memory(int(size)), "params": count}
+    asked = {advice.ranked_by, *(budget.quantity for budget in advice.budgets)}
+    cells = []
+    for quantity in QUANTITIES:
+        value, own = costs.of(quantity), advice.own.of(quantity)
+        whole = units[quantity](value) if quantity in asked or costs is advice.own else ""
+        added = "" if costs is advice.own else _percent(value / own - 1) if value != own and own else "+0%"
+        cells.append(f"{whole} {added}".strip())
+    return cells if costs.latency is not None else cells[1:]
 
 
 def _percent(share: float) -> str:
@@ -160,6 +162,16 @@ def print_check(rows: Sequence[Checked]) -> None:
     if models:
         told += f"; {100 * median_error(models):.0f}% on {len(models)} models"
     console.print(f"{told}.", markup=False)
+    if busy() is not None:
+        console.print(f"The machine is busy (load {busy():.1f} on {os.cpu_count()} cores); the fastest runs count.")
+
+
+def busy() -> float | None:
+    """The load of the last minute where it is above the cores, which makes measurements worse."""
+    if not hasattr(os, "getloadavg"):
+        return None
+    load = os.getloadavg()[0]
+    return load if load > (os.cpu_count() or 1) else None
 
 
 def print_calibration(calibration: Calibration | None, path: Path, trouble: str | None) -> None:
@@ -180,7 +192,7 @@ def _table(*left: str, right: Sequence[str]) -> Table:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading in left:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, no_wrap=heading == "mechanism", overflow="fold")
     for heading in right:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
