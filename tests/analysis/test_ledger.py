@@ -287,3 +287,9 @@ def test_counting_leaves_no_hook_and_takes_no_memory():
     assert not any(module._forward_hooks for module in empty.modules())
     assert all(parameter.is_meta for parameter in empty.parameters())
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in empty.parameters())
+
+
+def test_a_claim_of_more_holds_for_anything_larger():
+    assert judge(">68", 68.9) == (EQUAL, "")
+    assert judge(">68", 68.0, "why") == (DIFFERS, "why")
+    assert is_figure(">3.2")

@@ -10,7 +10,7 @@ from foveal.analysis.ledger import augmented, complexity, efficient, explicit, e
 from foveal.analysis.ledger.conventions import Convention
 from foveal.analysis.ledger.records import Cell, Column, Row, Run, Source, Table, Verdict
 from foveal.analysis.ledger.tally import figure, figure_of_layer, known
-from foveal.analysis.ledger.verdict import NEARLY, is_figure, is_near, judge
+from foveal.analysis.ledger.verdict import NEARLY, is_figure, is_near, judge, number
 from foveal.errors import OptionError
 
 PAPERS: dict[str, tuple[str, tuple[Table, ...]]] = {
@@ -105,7 +105,7 @@ def _cell(table: Table, row: Row, column: Column, published: str, runs: Sequence
         why = why or _no_model(row)
     difference = None
     if ours is not None:
-        difference = ours - float(published)
+        difference = ours - float(number(published))
         verdict, why = judge(published, ours, why)
         if verdict is Verdict.DIFFERS and rule is not None and rule.operations and is_near(published, ours):
             why = f"{NEARLY}; {why}"
