@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
-from foveal.analysis.operators import Operator
+from foveal.analysis.operators import Operator, operators
 from foveal.analysis.prediction import FAR_BYTES, Speeds, features, fit, nonnegative_least_squares
 
 TRUE = {
@@ -64,3 +65,39 @@ def test_no_speed_is_negative_where_plain_least_squares_would_make_one():
     assert x.tolist() == pytest.approx([2.0, 0.0])
     x = nonnegative_least_squares(rows, -torch.ones(3, dtype=torch.float64))
     assert x.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "kind", "macs", "whole"),
+    [
+        (nn.Conv2d(40, 40, 3, padding=1), (1, 40, 4, 4), "convolution", 16 * 9 * 1600, 16 * 9 * 48 * 48),
+        (nn.Conv2d(3, 32, 3, padding=1), (1, 3, 4, 4), "convolution", 16 * 9 * 96, 16 * 9 * 96),
+        (nn.Conv2d(8, 2, 3, padding=1), (1, 8, 4, 4), "convolution to few channels", 16 * 9 * 16, 0),
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8), (1, 8, 4, 4), "grouped convolution", 16 * 9 * 8, 0),
+        (nn.Conv2d(8, 24, 1), (1, 8, 4, 4), "1x1 convolution", 16 * 8 * 24, 0),
+        (nn.Linear(8, 24), (1, 8), "product", 8 * 24, 0),
+        (nn.BatchNorm2d(8), (1, 8, 4, 4), "normalization", 0, 0),
+        (nn.Softmax(1), (1, 8, 4, 4), "softmax", 0, 0),
+        (nn.Sigmoid(), (1, 8), "exponential", 0, 0),
+        (nn.AdaptiveAvgPool2d(1), (1, 8, 4, 4), "reduction", 0, 0),
+    ],
+)
+def test_operators_of_one_speed_are_one_kind(layer, shape, kind, macs, whole):
+    (row,) = operators(layer, shape).rows
+    assert (row.kind, row.macs, row.whole) == (kind, macs, whole)
+
+
+def test_fused_attention_is_told_with_its_exponentials_and_views_not_at_all():
+    class Attention(nn.Module):
+        def forward(self, x):
+            return nn.functional.scaled_dot_product_attention(x, x, x).mT.flatten(1, 2)
+
+    rows = operators(Attention(), (2, 3, 5, 4)).rows
+    assert ("fused attention", 2 * 3 * 25) in [(row.kind, row.scores) for row in rows]
+    assert {row.kind for row in rows} <= {"fused attention", "elementwise"}
+    assert operators(nn.Flatten(), (2, 3, 5)).rows == ()
+
+
+def test_bytes_moved_are_those_of_inputs_and_outputs():
+    (row,) = operators(nn.ReLU(), (2, 8, 4, 4)).rows
+    assert (row.moved, row.held) == (2 * 4 * 256, 4 * 256)

@@ -139,6 +139,7 @@ def measured() -> list[Sample]:
     rows += [_sample("conv3x3", partial(by_mechanism, "conv3x3"), 32, 112), _sample("stem", _stem, 3, 224)]
     rows += [_sample(name, _PLAIN[name], *at) for name in ("norm", "sum") for at in ((64, 112), (256, 56))]
     rows += [_sample("along channels", _along, *at) for at in _MEASURED]
+    rows += [_sample("conv7x7 single", _PLAIN["conv7x7 single"], 4, side) for side in (14, 56)]
     rows += [_sample("gate", _gate, *at) for at in _MEASURED]
     wide = ((256, 56), (1024, 7), (64, 1), (256, 1), (16, 1))
     rows += [_sample("conv3x3", partial(by_mechanism, "conv3x3"), *at) for at in ((16, 56), (32, 28), (8, 28))]

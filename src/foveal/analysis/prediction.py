@@ -57,7 +57,7 @@ def features(rows: Iterable[Operator]) -> Features:
     for row in rows:
         # Fused attention takes its blocks one by one, and keeps them in cache.
         place = "far" if row.moved > FAR_BYTES and row.kind != FUSED else "near"
-        for unit, amount in (("calls", 1), ("macs", row.macs), ("scores", row.scores), (place, row.moved)):
+        for unit, amount in (("calls", 1), ("macs", row.whole or row.macs), ("scores", row.scores), (place, row.moved)):
             if amount:
                 name = f"{row.kind} {unit}"
                 sums[name] = sums.get(name, 0.0) + amount
