@@ -52,6 +52,11 @@ def test_large_tensors_have_a_bandwidth_of_their_own():
     }
 
 
+def test_maps_larger_than_any_measured_are_not_free():
+    speeds = Speeds({"local_attention near": 1e-10})
+    assert speeds.predict([Operator("", "local_attention", 0, 10**8, 0)]) == pytest.approx(10.0)
+
+
 def test_a_kind_that_was_not_measured_is_named_and_taken_for_another():
     speeds = Speeds(TRUE)
     strange = Operator("", "other::multiply", 10**6, 1000, 0)

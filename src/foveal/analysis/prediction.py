@@ -36,7 +36,13 @@ class Speeds:
 
     def predict(self, rows: Iterable[Operator]) -> float:
         """Milliseconds."""
-        return 1e3 * sum(self.seconds.get(name, 0.0) * amount for name, amount in features(self._known(rows)).items())
+        return 1e3 * sum(self._a_unit(name) * amount for name, amount in features(self._known(rows)).items())
+
+    def _a_unit(self, name: str) -> float:
+        """Bytes of maps larger than any that was measured are as fast as those that were."""
+        kind, _, unit = name.rpartition(" ")
+        other = {"near": "far", "far": "near"}.get(unit, unit)
+        return self.seconds.get(name, self.seconds.get(f"{kind} {other}", 0.0))
 
     def unknown(self, rows: Iterable[Operator]) -> tuple[str, ...]:
         """Kinds that were not measured and are taken for others."""
