@@ -112,30 +112,17 @@ def advise(
         ShapeError: the model does not take the size.
         NoMatchError: ``sites`` match nothing.
     """
-    if batch < 1:
-        raise OptionError(f"advise: --batch must be at least 1, got {batch}.")
-    if speeds is None and any(budget.quantity == "latency" for budget in budgets):
-        raise OptionError(
-            "advise: a latency budget needs the speeds of this machine, and they were not measured yet. "
-            "Add --calibrate (under a minute, once), or limit macs."
-        )
-    rows = [mechanism(name) for name in names] or [row for row in MECHANISMS.values() if row.place is not None]
-    rows = [row for row in rows if row.place is not None]
-    size = check_size(size)
-    shape = (batch, target.channels, *size)
-    model = on_meta(target.build(size)).eval()
+    _check(budgets, batch, speeds)
+    rows = [mechanism(name) for name in names or MECHANISMS]
+    shape = (batch, target.channels, *check_size(size))
+    model = on_meta(target.build(shape[2:])).eval()
     watch("the model itself")
-    try:
-        own = operators(model, shape, device=device)
-    except FovealError:
-        raise
-    except Exception as error:
-        # A model may raise anything on a size that it was not made for.
-        raise does_not_take(f"advise: {target.name}", shape, error) from error
-    plan = _Plan(model, shape, own, device, speeds, tuple(budgets))
+    plan = _Plan(model, shape, _own(target.name, model, shape, device), device, speeds, tuple(budgets))
     place, where = _where(model, sites)
     left_out: dict[str, str] = {}
     for row in rows:
+        if row.place is None:
+            continue
         watch(row.name)
         try:
             if where is not None and not sites and row.verb != "insert":
@@ -144,17 +131,36 @@ def advise(
         except NoMatchError:
             raise
         except FovealError as error:
-            left_out[row.name] = _reason(error)
+            left_out[row.name] = " ".join(str(error).split()).rstrip(".")
     if not plan.candidates:
-        raise OptionError(
-            f"advise: no mechanism has a place in {target.name}: {next(iter(left_out.values()), 'none')}."
-        )
+        reason = next(iter(left_out.values()), "none was asked for")
+        raise OptionError(f"advise: no mechanism has a place in {target.name}: {reason}.")
     ranked_by: Quantity = budgets[0].quantity if budgets else "macs" if speeds is None else "latency"
     candidates = sorted(plan.candidates, key=lambda c: (not c.fits, c.costs.of(ranked_by), len(c.sites)))
     return Advice(
-        target.name, shape, plan.costs(own.rows, _parameters(model)), tuple(budgets), ranked_by, tuple(candidates),
-        left_out, place, tuple(sorted(plan.unknown)), tuple(sorted(plan.uncounted)), plan.channels,
+        target.name, shape, plan.own, tuple(budgets), ranked_by, tuple(candidates), left_out, place,
+        tuple(sorted(plan.unknown)), tuple(sorted(plan.uncounted)), plan.channels,
     )  # fmt: skip
+
+
+def _check(budgets: Sequence[Budget], batch: int, speeds: Speeds | None) -> None:
+    if batch < 1:
+        raise OptionError(f"advise: --batch must be at least 1, got {batch}.")
+    if speeds is None and any(budget.quantity == "latency" for budget in budgets):
+        raise OptionError(
+            "advise: a latency budget needs the speeds of this machine, and they were not measured yet. "
+            "Add --calibrate (under a minute, once), or limit macs."
+        )
+
+
+def _own(name: str, model: nn.Module, shape: tuple[int, ...], device: torch.device | str) -> Operators:
+    try:
+        return operators(model, shape, device=device)
+    except FovealError:
+        raise
+    except Exception as error:
+        # A model may raise anything on a size that it was not made for.
+        raise does_not_take(f"advise: {name}", shape, error) from error
 
 
 class _Plan:
@@ -164,10 +170,10 @@ class _Plan:
         self, model: nn.Module, shape: tuple[int, ...], own: Operators, device: torch.device | str,
         speeds: Speeds | None, budgets: tuple[Budget, ...],
     ) -> None:  # fmt: skip
-        self._model, self._shape, self._own, self._device = model, shape, own, device
-        self._speeds, self._budgets = speeds, budgets
+        self._model, self._shape, self._ran, self._device, self._speeds = model, shape, own, device, speeds
         self._blocks = residual_blocks(model)
-        self._limits = {b: b.limit(self.costs(own.rows, _parameters(model)).of(b.quantity)) for b in budgets}
+        self.own = self.costs(own.rows, _parameters(model))
+        self._limits = {budget: budget.limit(self.own.of(budget.quantity)) for budget in budgets}
         self.candidates: list[Candidate] = []
         self.channels: dict[str, tuple[int, ...]] = {}
         self.unknown = set(speeds.unknown(own.rows)) if speeds is not None else set[str]()
@@ -185,8 +191,8 @@ class _Plan:
         added = {site.site: site.parameters_after - site.parameters_before for site in graft.rows}
         self.channels[row.name] = tuple(sorted({site.channels for site in graft.rows}))
         for level, name, sites in self._groups(graft):
-            rows = exchanged(self._own.rows, ran.rows, sites)
-            costs = self.costs(rows, _parameters(self._model) + sum(added[site] for site in sites))
+            rows = exchanged(self._ran.rows, ran.rows, sites)
+            costs = self.costs(rows, self.own.params + sum(added[site] for site in sites))
             exceeds = exceeded(self._limits, costs)
             self.candidates.append(Candidate(row.name, level, name, sites, costs, exceeds))
 
@@ -238,10 +244,6 @@ def _where(model: nn.Module, sites: Sequence[str]) -> tuple[str, Sequence[str] |
     # Of four stages these are the second and the third, as in the papers.
     chosen = list(dict.fromkeys(stages[max(len(stages) * quarter // 4 - 1, 0)] for quarter in (2, 3)))
     return f"after {' and '.join(chosen)}, since the papers' places are in residual networks only", chosen
-
-
-def _reason(error: FovealError) -> str:
-    return " ".join(str(error).split()).rstrip(".")
 
 
 def _parameters(model: nn.Module) -> int:
