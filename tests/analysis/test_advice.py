@@ -11,6 +11,7 @@ from foveal.analysis.budgets import parse_budget, parse_budgets
 from foveal.analysis.dry import dry_run
 from foveal.analysis.operators import Operator, on_meta, operators
 from foveal.analysis.prediction import Speeds
+from foveal.analysis.prediction_check import check_models, median_error
 from foveal.analysis.target import Target, find
 from foveal.errors import NoMatchError, OptionError, ShapeError
 from foveal.models.mechanisms import with_attention
@@ -121,6 +122,13 @@ def test_what_cannot_be_advised_is_told(options, kind, told):
     with pytest.raises(kind) as caught:
         advise(_plain(), (8, 8), **options)
     assert told in str(caught.value)
+
+
+def test_models_are_measured_with_each_mechanism_beside_the_model_itself():
+    rows = check_models(SPEEDS, _plain(), (8, 8), ("se", "augmented"), sites=("1",))
+    assert [row.group for row in rows] == ["none", "se"]
+    assert all(row.measured > 0 and row.error == row.predicted / row.measured - 1 for row in rows)
+    assert median_error(rows) == pytest.approx(sum(abs(row.error) for row in rows) / 2)
 
 
 def test_a_size_that_the_model_does_not_take_is_told():

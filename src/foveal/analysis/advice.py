@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from foveal.analysis.budgets import Budget, Quantity
 from foveal.analysis.operators import Operator, Operators, on_meta, operators
@@ -118,16 +118,14 @@ def advise(
     model = on_meta(target.build(shape[2:])).eval()
     watch("the model itself")
     plan = _Plan(model, shape, _own(target.name, model, shape, device), device, speeds, tuple(budgets))
-    place, where = _where(model, sites)
+    place, where = place_in(model, sites)
     left_out: dict[str, str] = {}
     for row in rows:
         if row.place is None:
             continue
         watch(row.name)
         try:
-            if where is not None and not sites and row.verb != "insert":
-                raise OptionError(f"its place, {row.where}, is in residual networks only; --sites names another")
-            plan.add(row, where)
+            plan.add(row, where, asked=bool(sites))
         except NoMatchError:
             raise
         except FovealError as error:
@@ -179,11 +177,10 @@ class _Plan:
         self.unknown = set(speeds.unknown(own.rows)) if speeds is not None else set[str]()
         self.uncounted = set(own.uncounted)
 
-    def add(self, row: Mechanism, where: Sequence[str] | None) -> None:
+    def add(self, row: Mechanism, where: Sequence[str] | None, *, asked: bool) -> None:
         """Every candidate of one mechanism."""
         changed = copy.deepcopy(self._model)
-        graft = with_attention(changed, row.name, sites=where, example=torch.empty(self._shape, device="meta"))
-        assert graft is not None
+        graft = put(changed, row, where, asked=asked, example=torch.empty(self._shape, device="meta"))
         ran = operators(changed, self._shape, device=self._device)
         self.uncounted |= set(ran.uncounted)
         if self._speeds is not None:
@@ -232,7 +229,20 @@ def exceeded(limits: Mapping[Budget, float], costs: Costs) -> dict[str, float]:
     return {quantity: share for quantity, share in over.items() if share > 1e-9}
 
 
-def _where(model: nn.Module, sites: Sequence[str]) -> tuple[str, Sequence[str] | None]:
+def put(model: nn.Module, row: Mechanism, where: Sequence[str] | None, *, asked: bool, example: Tensor) -> Graft:
+    """Graft a mechanism where ``place_in`` says; what stands instead of convolutions only where it was asked for.
+
+    Raises:
+        FovealError: it has no place there.
+    """
+    if where is not None and not asked and row.verb != "insert":
+        raise OptionError(f"its place, {row.where}, is in residual networks only; --sites names another")
+    graft = with_attention(model, row.name, sites=where, example=example)
+    assert graft is not None
+    return graft
+
+
+def place_in(model: nn.Module, sites: Sequence[str]) -> tuple[str, Sequence[str] | None]:
     """The places in words, and as patterns; None is where the papers put them."""
     if sites:
         return f"at {', '.join(sites)}, as asked", sites

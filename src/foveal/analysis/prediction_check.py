@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -9,13 +10,14 @@ from typing import Literal
 
 import torch
 
+from foveal.analysis.advice import place_in, put
 from foveal.analysis.calibration import SECONDS_A_LAYER, measure, time_of
 from foveal.analysis.calibration_layers import checked
 from foveal.analysis.operators import operators
 from foveal.analysis.prediction import Speeds
 from foveal.analysis.target import Size, Target
 from foveal.errors import FovealError
-from foveal.models.mechanisms import mechanism, with_attention
+from foveal.models.mechanisms import mechanism
 
 LONGEST_MS = 500.0
 SECONDS_A_MODEL = 1.5
@@ -54,26 +56,26 @@ def check_models(
     size: Size,
     names: Sequence[str],
     *,
+    sites: Sequence[str] = (),
     batch: int = 1,
     device: torch.device | str = "cpu",
     watch: Callable[[str], None] = lambda name: None,
 ) -> list[Checked]:
-    """The model itself (``none``) and with each mechanism at its paper's place.
+    """The model itself (``none``) and with each mechanism at its whole place, as in ``advise``.
 
     What is predicted to take longer than ``LONGEST_MS`` is left out, and so is what has no place in the model.
     """
-    import copy
-
     found = []
     for name in ("none", *names):
         watch(f"{target.name} with {name}")
         model = copy.deepcopy(target.build(size)).eval().to(device)
         x = torch.rand((batch, target.channels, *size), device=device)
-        try:
-            if mechanism(name).place is not None:
-                with_attention(model, name, example=x)
-        except FovealError:
-            continue
+        if name != "none":
+            _, where = place_in(model, sites)
+            try:
+                put(model, mechanism(name), where, asked=bool(sites), example=x)
+            except FovealError:
+                continue
         predicted = speeds.predict(operators(model, tuple(x.shape), device=device).rows)
         if predicted <= LONGEST_MS:
             measured = 1e3 * time_of(model, x, SECONDS_A_MODEL)

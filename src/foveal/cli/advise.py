@@ -187,8 +187,8 @@ class Advise:
             rows = check_layers(calibration.speeds, device=self.device, watch=watch)
             if target is not None:
                 rows += check_models(
-                    calibration.speeds, target, given or target.default, names, batch=self.batch, device=self.device,
-                    watch=watch,
+                    calibration.speeds, target, given or target.default, names, sites=self.sites, batch=self.batch,
+                    device=self.device, watch=watch,
                 )  # fmt: skip
         return rows
 

@@ -152,16 +152,25 @@ def print_check(rows: Sequence[Checked]) -> None:
         )
     console.print(table)
     if models:
-        table = _table("model", right=["ms,\npredicted", "ms,\nmeasured", "error"])
+        table = _table(
+            "model", right=["ms,\npredicted", "ms,\nmeasured", "error", "added,\npredicted", "added,\nmeasured"]
+        )
+        first = models[0]
         for row in models:
-            table.add_row(row.name, digits(row.predicted), digits(row.measured), _percent(row.error))
+            added = [row.predicted / first.predicted - 1, row.measured / first.measured - 1]
+            shares = ["", ""] if row is first else [_percent(share) for share in added]
+            table.add_row(row.name, digits(row.predicted), digits(row.measured), _percent(row.error), *shares)
         console.print(table)
     told = f"Median error {100 * median_error(layers):.0f}% on {len(layers)} layers of other sizes than calibrated on"
     if new_rows := [row for row in layers if row.group in new]:
         told += f", {100 * median_error(new_rows):.0f}% on the {len(new_rows)} of other kinds"
     if models:
-        told += f"; {100 * median_error(models):.0f}% on {len(models)} models"
+        told += f"; {100 * median_error(models):.0f}% on {len(models)} model{'s' if len(models) > 1 else ''}"
     console.print(f"{told}.", markup=False)
+    if models:
+        console.print(
+            "What a mechanism adds is a small difference of two times, so its share is less certain than either."
+        )
     if busy() is not None:
         console.print(f"The machine is busy (load {busy():.1f} on {os.cpu_count()} cores); the fastest runs count.")
 
