@@ -97,3 +97,18 @@ def test_the_list_has_every_suite_and_side(capsys):
     assert list(told["suites"]) == list(SUITES) and list(told["sides"]) == list(SIDES)
     assert main(["bench", "--list"]) == 0
     assert "timm's HaloAttn" in capsys.readouterr().out
+
+
+def test_streaming_prints_a_row_a_layer_and_leaves_nothing(tmp_path, capsys):
+    assert main(["bench", "streaming", "efficient", "--size", "40", "--channels", "4", "--folder", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "40 x 40 x 4 of float32" in told
+    assert "efficient" in told and "1024 MiB" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_streaming_refuses_in_a_sentence(tmp_path, capsys):
+    assert main(["bench", "streaming", "local"]) == 2
+    assert "bench streaming: there is no layer 'local'. Give some of efficient, external" in capsys.readouterr().err
+    assert main(["bench", "streaming", "--folder", str(tmp_path / "none")]) == 2
+    assert "is no folder. Make it, or leave it out." in capsys.readouterr().err

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
+from foveal.cli.bench_streaming import run_streaming
 from foveal.cli.said import check_folder, check_plot, counting_warnings, print_written
 
 if TYPE_CHECKING:
@@ -27,12 +28,14 @@ suites:
   external    external attention: its backends, as published
   explicit    explicit maps: their backends, the dense definition
   non_local   non-local, as published, scaled_dot_product_attention, timm's layers, augmented
+  streaming   layers on a map larger than the memory they may use, 8192 x 8192 of 16 channels: 9 GB of disk
 
 examples:
   foveal bench
   foveal bench local --size 56 56 --threads 2 --plot local.png
   foveal bench local local:tiled local:reference halo kernel_size=7
   foveal bench efficient efficient:published --channels 256 --out efficient.json
+  foveal bench streaming --size 2048 2048
   foveal bench --list
 """
 
@@ -44,10 +47,10 @@ class Bench:
     names: Positional[tuple[str, ...]] = ("layers",)
     """One suite; or sides, a layer as local or local:BACKEND (native, tiled, reference, published, ...), the first
     being what the others are compared with; options of the layers as name=value."""
-    size: tuple[int, ...] = (28, 28)
-    """Rows and columns of the map; one number is a square."""
-    channels: int = 64
-    """Of the map."""
+    size: tuple[int, ...] = ()
+    """Rows and columns of the map; one number is a square; 28 28 where left out."""
+    channels: int | None = None
+    """Of the map; 64 where left out."""
     batch: int = 4
     """Samples."""
     seconds: float = 1.0
@@ -64,6 +67,8 @@ class Bench:
     """Print the records as JSON instead of a table."""
     out: str | None = None
     """Write the records as JSON into this file, beside the table."""
+    folder: str | None = None
+    """Where streaming puts its map and result for the time; the system's temporary folder where left out."""
     plot: str | None = None
     """Draw forward time against the floor of the machine into this file, .svg or .png."""
 
@@ -72,6 +77,8 @@ class Bench:
     def run(self) -> int:
         if self.list:
             return print_sides(self.json)
+        if self.names[:1] == ("streaming",):
+            return run_streaming(self)
         from foveal.analysis.bench import bench, steps
         from foveal.analysis.sides import chosen
         from foveal.cli.threads import use_threads
@@ -114,7 +121,8 @@ class Bench:
         if self.device == "cuda" and not torch.cuda.is_available():
             raise OptionError("bench: --device cuda needs a GPU that torch sees, and there is none. Use --device cpu.")
         options = parse_options([name for name in self.names if "=" in name])
-        return Setting(self.channels, check_size(self.size), self.batch, torch.device(self.device), options)
+        size, channels = check_size(self.size or (28, 28)), 64 if self.channels is None else self.channels
+        return Setting(channels, size, self.batch, torch.device(self.device), options)
 
 
 def _verdict(result: Result) -> int:
