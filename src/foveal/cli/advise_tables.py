@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from foveal.analysis.crossover import Crossover
     from foveal.analysis.prediction_check import Checked
 
+_WARM = "Speeds are of warm caches, so what a mechanism adds inside a model is predicted too low."
 _LEVELS = ("model", "stage", "site")
 
 
@@ -81,6 +82,8 @@ def _notes(advice: Advice, hidden: int) -> list[str]:
         lines.append(
             "What does not fit is told with how far it is above the limit. A plus in the table is what is added."
         )
+    if any(budget.quantity == "latency" for budget in advice.budgets):
+        lines.append(f"{_WARM} --check measures it.")
     if advice.taken_for_others:
         told = ", ".join(advice.taken_for_others)
         lines.append(f"Never measured, so predicted as products or element by element: {told}.")
@@ -168,9 +171,7 @@ def print_check(rows: Sequence[Checked]) -> None:
         told += f"; {100 * median_error(models):.0f}% on {len(models)} model{'s' if len(models) > 1 else ''}"
     console.print(f"{told}.", markup=False)
     if models:
-        console.print(
-            "What a mechanism adds is a small difference of two times, so its share is less certain than either."
-        )
+        console.print(_WARM)
     if busy() is not None:
         console.print(f"The machine is busy (load {busy():.1f} on {os.cpu_count()} cores); the fastest runs count.")
 
