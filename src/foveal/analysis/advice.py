@@ -134,7 +134,7 @@ def advise(
         reason = next(iter(left_out.values()), "none was asked for")
         raise OptionError(f"advise: no mechanism has a place in {target.name}: {reason}.")
     ranked_by: Quantity = budgets[0].quantity if budgets else "macs" if speeds is None else "latency"
-    candidates = sorted(plan.candidates, key=lambda c: (not c.fits, c.costs.of(ranked_by), len(c.sites)))
+    candidates = sorted(plan.candidates, key=lambda c: (not c.fits, c.costs.of(ranked_by), c.costs.macs))
     return Advice(
         target.name, shape, plan.own, tuple(budgets), ranked_by, tuple(candidates), left_out, place,
         tuple(sorted(plan.unknown)), tuple(sorted(plan.uncounted)), plan.channels,
