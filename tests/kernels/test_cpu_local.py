@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 import foveal
 from foveal.functional.local import packed_local_attention, packs, reference
+from foveal.layers import local as layers
 from kernels.native import LAYOUTS, laid_out, needs_kernels, same_bits
 
 pytestmark = needs_kernels
@@ -72,6 +73,16 @@ def test_maps_of_one_product_give_the_same_bits(space, layout, dtype):
     assert same_bits(together, apart)
     found = [torch.autograd.grad(out, [qkv, *relative], upstream) for out in (together, apart)]
     assert all(same_bits(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_batch_in_parts_gives_the_same_bits(monkeypatch):
+    layer, x = foveal.LocalAttention(8, 8, heads=2, kernel_size=3, bias=True), torch.randn(5, 8, 6, 7)
+    with torch.no_grad():
+        whole = layer(x)
+        monkeypatch.setattr(layers, "LARGEST_BLOCK", 3 * 8 * 42 * 4 * 2)
+        assert layer._parts(x) == 3
+        assert same_bits(layer(x), whole)
+    assert layer._parts(x) == 1
 
 
 def test_other_calls_are_not_packed():

@@ -112,19 +112,19 @@ def layer_of(name: str, channels: int) -> Any:
     """The layer with the sizes of its paper, the same at every call."""
     import torch
 
-    import foveal
+    from foveal.layers import EfficientAttention, ExplicitAttention, ExternalAttention
 
     torch.manual_seed(0)
     if name == "efficient":
-        return foveal.EfficientAttention(channels, key_channels=64, residual=False).eval()
+        return EfficientAttention(channels, key_channels=64, residual=False).eval()
     if name == "external":
-        layer = foveal.ExternalAttention(channels, slots=64, residual=False, activation=False).eval()
+        layer = ExternalAttention(channels, slots=64, residual=False, activation=False).eval()
         norm: Any = layer.norm
         norm.running_mean.normal_(std=0.1)
         norm.running_var.uniform_(0.5, 2)
         return layer
     decay: Any = "manhattan" if name.endswith("manhattan") else "gaussian"
-    return foveal.ExplicitAttention(channels, heads=8, decay=decay, radius=0.1)
+    return ExplicitAttention(channels, heads=8, decay=decay, radius=0.1)
 
 
 def make(path: Path, shape: tuple[int, int, int]) -> None:
@@ -156,7 +156,7 @@ def _child(name: str, source: str, out: str, limit: str, memory: str) -> None:
     import resource
 
     layer = layer_of(name, np.load(source, mmap_mode="r").shape[0])
-    from foveal import streaming
+    from foveal.streaming import run
 
     most = int(limit) + private("VmData") - private()
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
@@ -170,7 +170,7 @@ def _child(name: str, source: str, out: str, limit: str, memory: str) -> None:
     watcher.start()
     try:
         before, start, worked = private(), time.perf_counter(), time.process_time()
-        streaming.run(layer, source, out, memory=int(memory))
+        run(layer, source, out, memory=int(memory))
         seconds, worked = time.perf_counter() - start, time.process_time() - worked
     finally:
         stop.set()

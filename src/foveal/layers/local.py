@@ -19,6 +19,10 @@ from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes
 from foveal.layers.pointwise import GroupedPointwise, Pointwise, pointwise
 from foveal.layers.pooling import pool_blocks
 
+# Larger ones are fresh pages from the system at every call, which takes longer than to fill them: 32 MB is the most that
+# the C library keeps.
+LARGEST_BLOCK = 28 * 2**20
+
 
 class LocalAttention(AttentionLayer):
     """Every position attends to the window around it, with relative positions, then average pooling if strided.
@@ -132,11 +136,24 @@ class LocalAttention(AttentionLayer):
             "border": self.border,
         }
         if self.key is not None and self.groups == 1 and packs(self.backend, x, settings["kernel_size"]):
-            qkv = self._projected(x, self.query, self.key, self.value)
-            return packed_local_attention(qkv.unflatten(1, (3 * self.heads, -1)), **settings)
+            parts = x.chunk(self._parts(x)) if len(x) else [x]
+            found = [self._attend_packed(part, settings) for part in parts]
+            return found[0] if len(found) == 1 else torch.cat(found)
         q = self.query(x)
         q, k, v = (self.split(projected) for projected in (q, self._keys(x, q), self.value(x)))
         return local_attention(q, k, v, backend=self.backend, **settings)
+
+    def _attend_packed(self, x: Tensor, settings: dict[str, Any]) -> Tensor:
+        assert self.key is not None
+        qkv = self._projected(x, self.query, self.key, self.value)
+        return packed_local_attention(qkv.unflatten(1, (3 * self.heads, -1)), **settings)
+
+    def _parts(self, x: Tensor) -> int:
+        """Of the batch, one after the other where nothing is kept for gradients, so that no block is too large."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return 1
+        size = 3 * self.channels_out * x[:, 0].numel() * x.element_size()
+        return -(-size // LARGEST_BLOCK) or 1
 
     def _projected(self, x: Tensor, *layers: Pointwise) -> Tensor:
         """The maps of several projections, side by side, by one product that reads the map once."""

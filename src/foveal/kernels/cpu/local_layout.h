@@ -77,7 +77,8 @@ struct Layout {
     lead = up(half_columns, N);
     // Vectors of queries begin at `lead` and reach beyond the last one, their keys half a window further; packing the last
     // image may write as many zeros.
-    const int64_t widest = parts(parts(a.columns, a.step_columns), plan.tiles) + (backward ? 2 * half_columns : 0);
+    const int64_t every = parts(a.columns, a.step_columns);
+    const int64_t widest = least(every, parts(every, plan.tiles) + (backward ? 2 * half_columns : 0));
     const int64_t before = (plan.side_by_side - 1) * (widest + half_columns);
     const int64_t end = lead + most(up(before + widest, N), before + up(widest, N)) + half_columns;
     // An odd number of cache lines, so that the channels of a row do not share the sets of the first cache.
