@@ -19,8 +19,8 @@ from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes
 from foveal.layers.pointwise import GroupedPointwise, Pointwise, pointwise
 from foveal.layers.pooling import pool_blocks
 
-# Larger ones are fresh pages from the system at every call, which takes longer than to fill them: 32 MB is the most that
-# the C library keeps.
+# Larger ones are fresh pages from the system at every call, which takes longer than to fill them: the C library keeps
+# 32 MB at most.
 LARGEST_BLOCK = 28 * 2**20
 
 
@@ -136,9 +136,10 @@ class LocalAttention(AttentionLayer):
             "border": self.border,
         }
         if self.key is not None and self.groups == 1 and packs(self.backend, x, settings["kernel_size"]):
-            parts = x.chunk(self._parts(x)) if len(x) else [x]
-            found = [self._attend_packed(part, settings) for part in parts]
-            return found[0] if len(found) == 1 else torch.cat(found)
+            parts = self._parts(x)
+            if parts == 1:
+                return self._attend_packed(x, settings)
+            return torch.cat([self._attend_packed(part, settings) for part in x.chunk(parts)])
         q = self.query(x)
         q, k, v = (self.split(projected) for projected in (q, self._keys(x, q), self.value(x)))
         return local_attention(q, k, v, backend=self.backend, **settings)
