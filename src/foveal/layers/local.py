@@ -19,9 +19,8 @@ from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes
 from foveal.layers.pointwise import GroupedPointwise, Pointwise, pointwise
 from foveal.layers.pooling import pool_blocks
 
-# Larger ones are fresh pages from the system at every call, which takes longer than to fill them: the C library keeps
-# 32 MB at most.
-LARGEST_BLOCK = 28 * 2**20
+# The C library gives large blocks back to the system when they are freed, and fresh pages take longer than to fill them.
+LARGEST_BLOCK = 14 * 2**20
 
 
 class LocalAttention(AttentionLayer):
