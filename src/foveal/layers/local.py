@@ -19,7 +19,7 @@ from foveal.layers.base import AttentionLayer, Site, check_heads, check_sizes
 from foveal.layers.pointwise import GroupedPointwise, Pointwise, pointwise
 from foveal.layers.pooling import pool_blocks
 
-# The C library gives blocks of more than 32 MB back to the system at once, and fresh pages take longer than to fill them.
+# The C library gives blocks of more than 32 MB back to the system at once; fresh pages take longer than to fill them.
 LARGEST_BLOCK = 28 * 2**20
 
 
