@@ -77,6 +77,17 @@ def test_info_tells_versions_and_threads(capsys):
     assert "torch" in told["packages"]
 
 
+def test_info_tells_the_cache_and_why_a_backend_is_not_taken(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "foveal").mkdir()
+    (tmp_path / "foveal" / "speeds-0.json").touch()
+    assert main(["info", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["cache"] == str(tmp_path / "foveal")
+    assert told["calibrations"] == ["speeds-0.json"]
+    assert "windows (the definition: in ONNX graphs alone)" in told["not_by_itself"]
+
+
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path):
     out = tmp_path / "out"
     asked = [*FOVEAL, "compare", "--out", str(out), *SMALL, "--json"]

@@ -95,6 +95,6 @@ def test_info_tells_the_instruction_set_and_the_backends(capsys):
     assert main(["info", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["cpu_kernels"] == cpu.instruction_set()
-    assert told["backends"]["local"] == ["native", "tiled", "reference"]
+    assert told["backends"]["local"] == ["native", "tiled", "windows", "reference"]
     assert main(["info"]) == 0
-    assert "local native/tiled/reference" in " ".join(capsys.readouterr().out.split())
+    assert "local native/tiled/windows/reference" in " ".join(capsys.readouterr().out.split())

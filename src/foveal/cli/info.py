@@ -51,9 +51,18 @@ def gather() -> dict[str, Any]:
         **told,
         "gpus": told["gpus"] or ["none"],
         **kernels(),
+        **cache(),
         "mechanisms": list(MECHANISMS),
         "data": [*NAMES, "PATH"],
     }
+
+
+def cache() -> dict[str, Any]:
+    """The folder of what is measured once on this machine, and the files of speeds in it."""
+    from foveal.analysis.calibration import cache_folder
+
+    folder = cache_folder()
+    return {"cache": str(folder), "calibrations": sorted(p.name for p in folder.glob("speeds-*.json")) or ["none"]}
 
 
 def kernels() -> dict[str, Any]:
@@ -69,7 +78,11 @@ def kernels() -> dict[str, Any]:
         "dot_product": dot_product,
     }
     names = {name: module.BACKENDS.names() for name, module in tables.items()}
+    why_not = {"reference": "the definition: only by name", "windows": "the definition: in ONNX graphs alone"}
+    if WHY_NOT is not None:
+        why_not["native"] = WHY_NOT
     return {
         "cpu_kernels": instruction_set() or f"none: {WHY_NOT}",
         "backends": {name: [x for x in rows if x != "native" or WHY_NOT is None] for name, rows in names.items()},
+        "not_by_itself": [f"{name} ({reason})" for name, reason in why_not.items()],
     }
