@@ -54,7 +54,7 @@ def assert_it_works_without(done, why):
     assert instruction_set is None
     assert refused == f"local_attention: backend 'native' cannot run this call: {reason}."
     assert kernels == f"none: {reason}"
-    assert backends["local"] == ["tiled", "reference"]
+    assert backends["local"] == ["tiled", "windows", "reference"]
     assert not any("native" in names for names in backends.values())
 
 
