@@ -30,7 +30,7 @@ from foveal.functional.inputs import (
     wide_dtype,
 )
 from foveal.functional.relative import check_relative, list_tables
-from foveal.functional.sizes import runs
+from foveal.functional.sizes import open_sizes, runs
 from foveal.kernels.pytorch.local import query_slices
 
 Normalization = Literal["softmax", "scaling"]
@@ -159,7 +159,9 @@ def _sdpa(
     # Fused attention wants one depth for all three, each position's features side by side in memory; without either
     # torch would fall back to storing the (n, m) logits.
     # Not max: in an exported program the sizes are open, and a depth of queries grows with them.
-    depth = cast(int, torch.sym_max(queries.shape[-1], values.shape[-1]))
+    depths = queries.shape[-1], values.shape[-1]
+    # The compiler of torch 2.10 traces no sym_max of numbers.
+    depth = cast(int, torch.sym_max(*depths)) if open_sizes(depths) else max(depths)
     queries, keys, wide = (F.pad(x, (0, depth - x.shape[-1])).contiguous() for x in (queries, keys, values))
     allowed = None
     if mask is not None:
