@@ -1,6 +1,24 @@
-"""Images by name: digits, digit-pairs, or a folder with one folder a class."""
+"""Images by name: those that ship, the published sets, or a folder with one folder a class."""
 
-from foveal.data.catalog import NAMES, load
-from foveal.data.images import ImageData, Split
+from __future__ import annotations
 
-__all__ = ["NAMES", "ImageData", "Split", "load"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from foveal.data.options import Augmentation, DataOptions
+
+if TYPE_CHECKING:
+    from foveal.data.catalog import NAMES, load
+    from foveal.data.images import ImageData, Split
+
+__all__ = ["NAMES", "Augmentation", "DataOptions", "ImageData", "Split", "load"]
+
+# Options are plain values that the command line reads before it needs torch; all else brings torch.
+_ROOMS = {"NAMES": "catalog", "load": "catalog", "ImageData": "images", "Split": "images"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'foveal.data' has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"foveal.data.{_ROOMS[name]}"), name)
+    return found
