@@ -9,10 +9,11 @@ from torch import nn
 from foveal.analysis.advice import Costs, advise, exceeded, exchanged
 from foveal.analysis.budgets import parse_budget, parse_budgets
 from foveal.analysis.dry import dry_run
-from foveal.analysis.operators import Operator, on_meta, operators
+from foveal.analysis.operators import Operator, operators
 from foveal.analysis.prediction import Speeds
 from foveal.analysis.prediction_check import check_models, median_error
 from foveal.analysis.target import Target, find
+from foveal.analysis.without_contents import without_contents
 from foveal.errors import NoMatchError, OptionError, ShapeError
 from foveal.models.mechanisms import with_attention
 
@@ -32,7 +33,7 @@ def advice(target):
 
 def test_operators_and_the_dry_run_count_the_same(target):
     model = target.build(SIZE)
-    seen, ran = operators(on_meta(model), (2, 3, *SIZE)), dry_run(model, (2, 3, *SIZE))
+    seen, ran = operators(without_contents(model, "meta"), (2, 3, *SIZE)), dry_run(model, (2, 3, *SIZE))
     assert seen.macs == ran.macs[""]
     assert seen.peak == ran.peak_bytes[""]
 

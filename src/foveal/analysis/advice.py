@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from foveal.analysis.budgets import Budget, Quantity
-from foveal.analysis.operators import Operator, Operators, on_meta, operators
+from foveal.analysis.operators import Operator, Operators, operators
 from foveal.analysis.prediction import Speeds
 from foveal.analysis.target import Size, Target, check_size, does_not_take
+from foveal.analysis.without_contents import without_contents
 from foveal.errors import FovealError, NoMatchError, OptionError
 from foveal.graft import Graft
 from foveal.models.mechanisms import MECHANISMS, Mechanism, mechanism, with_attention
@@ -115,7 +116,7 @@ def advise(
     _check(budgets, batch, speeds)
     rows = [mechanism(name) for name in names or MECHANISMS]
     shape = (batch, target.channels, *check_size(size))
-    model = on_meta(target.build(shape[2:])).eval()
+    model = without_contents(target.build(shape[2:]), "meta").eval()
     watch("the model itself")
     plan = _Plan(model, shape, _own(target.name, model, shape, device), device, speeds, tuple(budgets))
     place, where = place_in(model, sites)

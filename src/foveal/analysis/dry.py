@@ -8,8 +8,6 @@ the input is counted where it is saved for the backward pass.
 
 from __future__ import annotations
 
-import copy
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from foveal.analysis.count import Counting
+from foveal.analysis.without_contents import Storages, without_contents
 
 Shape = tuple[int, ...]
 
@@ -45,14 +44,14 @@ def dry_run(model: nn.Module, shape: Shape, *, train: bool = False) -> DryRun:
     Whatever the model raises comes through.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    copied = fake_copy(model, mode).train(train)
-    dtype = next((p.dtype for p in copied.parameters() if p.dtype.is_floating_point), torch.float32)
-    device = next((p.device for p in copied.parameters()), torch.device("cpu"))
     with mode:
+        copied = without_contents(model).train(train)
+        dtype = next((p.dtype for p in copied.parameters() if p.dtype.is_floating_point), torch.float32)
+        device = next((p.device for p in copied.parameters()), torch.device("cpu"))
         x = torch.empty(shape, dtype=dtype, device=device)
     calls, counting = _Calls(), Counting(modules=False)
     held = [*copied.parameters(), *copied.buffers()]
-    live, saved = _Live(calls, counting, [*held, x]), _Saved(calls, held)
+    live, saved = _Live(calls, counting, Storages([*held, x])), _Saved(calls, held)
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(train))
         stack.enter_context(mode)
@@ -78,12 +77,6 @@ def backward(out: Any) -> None:
     ends = [t for t in tree_leaves(out) if isinstance(t, Tensor) and t.requires_grad]
     if ends:
         torch.autograd.backward(ends, [torch.ones_like(end) for end in ends])
-
-
-def fake_copy(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """The model with fakes in the place of its parameters and buffers; none of them is copied."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(tensor): mode.from_tensor(tensor) for tensor in tensors})
 
 
 @dataclass
@@ -154,13 +147,9 @@ class _Live(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
-    def __init__(self, calls: _Calls, counting: Counting, held: list[Tensor]) -> None:
+    def __init__(self, calls: _Calls, counting: Counting, storages: Storages) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._calls, self._counting = calls, counting
-        self._bytes = 0
-        self._known: dict[int, Any] = {}
-        for tensor in held:
-            self._enter(tensor, counted=False)
+        self._calls, self._counting, self._storages = calls, counting, storages
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -171,24 +160,10 @@ class _Live(TorchDispatchMode):
             self._calls.charge(flops)
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
-                self._enter(leaf, counted=True)
+                self._storages.enter(leaf)
         for name in {"", *self._calls.names()}:
-            self._calls.peak[name] = max(self._calls.peak.get(name, 0), self._bytes)
+            self._calls.peak[name] = max(self._calls.peak.get(name, 0), self._storages.bytes)
         return out
-
-    def _enter(self, tensor: Tensor, *, counted: bool) -> None:
-        storage = tensor.untyped_storage()
-        key = id(storage)
-        if key in self._known:
-            return
-        size = storage.nbytes() if counted else 0
-        self._bytes += size
-
-        def leave(_: Any) -> None:
-            del self._known[key]
-            self._bytes -= size
-
-        self._known[key] = weakref.ref(storage, leave)
 
 
 class _Saved:

@@ -7,8 +7,6 @@ those of an operator's tensors, each read or written once: what an evaluation re
 
 from __future__ import annotations
 
-import copy
-import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from foveal.analysis.count import Counting
+from foveal.analysis.without_contents import Storages, without_contents
 
 Shape = tuple[int, ...]
 FUSED, CONVOLUTION = "fused attention", "convolution"
@@ -75,11 +74,11 @@ def operators(model: nn.Module, shape: Shape, *, device: torch.device | str = "c
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with torch.no_grad(), mode:
-        copied = _on(model, torch.device(device)).eval()
+        copied = without_contents(model, device).eval()
         dtype = next((p.dtype for p in copied.parameters() if p.dtype.is_floating_point), torch.float32)
         x = torch.empty(shape, dtype=dtype, device=device)
     where, counting = _Where(), Counting()
-    seen = _Seen(where, counting, [*copied.parameters(), *copied.buffers(), x])
+    seen = _Seen(where, counting, Storages([*copied.parameters(), *copied.buffers(), x]))
     with ExitStack() as stack:
         for name, module in copied.named_modules():
             enter, leave = where.hooks(name)
@@ -89,20 +88,6 @@ def operators(model: nn.Module, shape: Shape, *, device: torch.device | str = "c
             stack.enter_context(context)
         copied(x)
     return Operators(tuple(seen.rows), where.inputs, counting.uncounted())
-
-
-def on_meta(model: nn.Module) -> nn.Module:
-    """A copy without contents."""
-    return _on(model, torch.device("meta"))
-
-
-def _on(model: nn.Module, device: torch.device) -> nn.Module:
-    """A copy whose parameters and buffers are new ones of the same sizes, without contents."""
-    held: dict[int, Any] = {}
-    for tensor in [*model.parameters(), *model.buffers()]:
-        made = torch.empty_like(tensor, device=device)
-        held[id(tensor)] = nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
-    return copy.deepcopy(model, held)
 
 
 class _Where:
@@ -133,14 +118,10 @@ class _Seen(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
-    def __init__(self, where: _Where, counting: Counting, held: list[Tensor]) -> None:
+    def __init__(self, where: _Where, counting: Counting, storages: Storages) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.rows: list[Operator] = []
-        self._where, self._counting = where, counting
-        self._live: dict[int, Any] = {}
-        self._bytes = 0
-        for tensor in held:
-            self._enter(tensor, counted=False)
+        self._where, self._counting, self._storages = where, counting, storages
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -150,29 +131,15 @@ class _Seen(TorchDispatchMode):
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         for tensor in made:
-            self._enter(tensor, counted=True)
+            self._storages.enter(tensor)
         macs = (self._counting.flops() - before) // 2
         if not _is_view(func, given, made):
             moved = sum(_bytes(tensor) for tensor in (*given, *made))
             kind = _kind(func, args)
             scores = prod(args[0].shape[:-1]) * args[1].shape[-2] if kind == FUSED else 0
             whole = _whole(args[1].shape, macs) if kind == CONVOLUTION else 0
-            self.rows.append(Operator(self._where.innermost, kind, macs, moved, self._bytes, scores, whole))
+            self.rows.append(Operator(self._where.innermost, kind, macs, moved, self._storages.bytes, scores, whole))
         return out
-
-    def _enter(self, tensor: Tensor, *, counted: bool) -> None:
-        storage = tensor.untyped_storage()
-        key = id(storage)
-        if key in self._live:
-            return
-        size = storage.nbytes() if counted else 0
-        self._bytes += size
-
-        def leave(_: Any) -> None:
-            del self._live[key]
-            self._bytes -= size
-
-        self._live[key] = weakref.ref(storage, leave)
 
 
 def _is_view(func: Any, given: list[Tensor], made: list[Tensor]) -> bool:
