@@ -30,7 +30,7 @@ def legend() -> str:
 
 def _look(look: Mapping[str, Any], swatches: Mapping[str, str]) -> str:
     image, label, point = as_rgb(look["image"]), str(look["label"]), look["point"]
-    mark = _mark(point, image.shape)
+    mark = marker(point, image.shape)
     cards = "".join(
         _card(name, seen, image, label, mark, swatches.get(name, "currentColor")) for name, seen in look["maps"].items()
     )
@@ -43,7 +43,8 @@ def _look(look: Mapping[str, Any], swatches: Mapping[str, str]) -> str:
     )
 
 
-def _mark(point: Sequence[float], shape: tuple[int, ...]) -> str:
+def marker(point: Sequence[float], shape: tuple[int, ...]) -> str:
+    """A ring around a pixel, to lie over the image in a ``frame``."""
     top, left = (100 * (float(point[axis]) + 0.5) / shape[axis] for axis in (0, 1))
     return f'<i class="point" style="top:{top:.2f}%;left:{left:.2f}%"></i>'
 

@@ -91,12 +91,12 @@ for (const button of document.querySelectorAll('#results th button')) button.onc
 """
 
 
-def page(title: str, body: str, colours: Mapping[str, Colour]) -> str:
-    """The whole document."""
+def page(title: str, body: str, colours: Mapping[str, Colour], *, style: str = "") -> str:
+    """The whole document; ``style`` comes after what all pages share."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_variables(colours)}{STYLE}</style></head>\n"
+        f"<title>{escape(title)}</title><style>{_variables(colours)}{STYLE}{style}</style></head>\n"
         f"<body><main>{body}</main><script>{SCRIPT}</script></body></html>\n"
     )
 
