@@ -3,38 +3,88 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 
 from foveal.data.images import ImageData
+from foveal.data.options import Augmentation, DataOptions
 from foveal.errors import DataError, OptionError
 
-NAMES = ("digits", "digit-pairs")
+SHIPPED = ("digits", "digit-pairs")
+NAMES = (*SHIPPED, "folder")
+LEAST = 8  # pixels
 
 
-def load(name: str, *, size: int | None = None) -> ImageData:
+def load(name: str, *, size: int | None = None, options: DataOptions | None = None) -> ImageData:
     """A data set by name or by the path of its folder.
 
     Args:
         name: one of ``NAMES``, or a folder with ``train/`` and ``val/`` (or neither: every fifth image is
             validation then).
         size: height and width in pixels; None takes what the data is made for (8, 64, and 224 for a folder).
+        options: everything else; ``name`` and ``size`` go before what stands there.
 
     Raises:
         DataError: the folder is missing or a file, has no classes, or holds no readable image.
-        OptionError: ``name`` is empty, or ``size`` is too small.
+        OptionError: ``name`` is empty, or an option is out of range.
     """
+    given = options or DataOptions()
+    return load_options(replace(given, name=name, size=size if size is not None else given.size))
+
+
+def load_options(options: DataOptions) -> ImageData:
+    """The data set that these options name, from where they say, drawn as they say.
+
+    Raises:
+        DataError: the files are missing or not what they should be; the message says how they have to look.
+        OptionError: an option is out of range.
+    """
+    name = options.name
     if not name.strip():
         raise OptionError(f"load: the name is empty. Use {', '.join(NAMES)}, or the path of a folder.")
-    if size is not None and size < 8:
-        raise OptionError(f"load: size must be at least 8 pixels, got {size}. Use 8 or more, or leave it out.")
-    if name == "digits":
-        from foveal.data.digits import digits
+    if options.size is not None and options.size < LEAST:
+        raise OptionError(f"load: size must be at least {LEAST} pixels, got {options.size}. Use 8 or more.")
+    if name in SHIPPED:
+        return _shipped(options)
+    if name not in NAMES:
+        path = _folder_named(name, options)
+    elif options.path is None:
+        raise DataError(f"load: {name} needs the path of its folder, got none. Give it with --data.path.")
+    else:
+        path = Path(options.path)
+    from foveal.data.folder import folder
 
-        return digits(size or 8)
-    if name == "digit-pairs":
-        from foveal.data.digit_pairs import digit_pairs
+    return folder(path, options)
 
-        return digit_pairs(size or 64)
+
+def _shipped(options: DataOptions) -> ImageData:
+    """Images that ship, which fit in memory: as they are made, or drawn as for any other set."""
+    from foveal.data.digit_pairs import digit_pairs
+    from foveal.data.digits import digits
+
+    if options.path is not None:
+        raise OptionError(f"load: {options.name} ships with foveal and has no path, got {options.path}. Leave it out.")
+    pairs = options.name == "digit-pairs"
+    drawn = replace(options.augmentation, mixup=0.0, cutmix=0.0, switch=0.5) != Augmentation()
+    resized = options.interpolation != "bilinear" and not pairs
+    if not drawn and not resized and options.crop_share in (None, 1.0):
+        return digit_pairs(options.size or 64) if pairs else digits(options.size or 8)
+    from foveal.data.memory import redrawn
+
+    if pairs:
+        return redrawn(digit_pairs(options.size or 64), options, Augmentation(crop="none", flip=0.0))
+    shift = max(1, (options.size or 8) // 12)
+    return redrawn(digits(8), options, Augmentation(crop="padded", padding=shift, flip=0.0))
+
+
+def _folder_named(name: str, options: DataOptions) -> Path:
+    """The folder whose path is given as the name."""
+    if options.path is not None:
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        raise DataError(
+            f"load: there is no data set {name!r}. {f'Did you mean {near[0]}? ' if near else ''}"
+            f"Use {', '.join(NAMES)}; a folder of images at {options.path} is named folder."
+        )
     if Path(name).is_file():
         raise DataError(
             f"load: {name} is a file, a folder of images is wanted. Give one that holds train/ and val/, each with one "
@@ -47,6 +97,4 @@ def load(name: str, *, size: int | None = None) -> ImageData:
             f"load: there is no data set or folder {name!r}. {hint}Use {', '.join(NAMES)}, or the path of a folder "
             f"that holds train/ and val/, each with one folder of images a class."
         )
-    from foveal.data.folder import folder
-
-    return folder(Path(name), size or 224)
+    return Path(name)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from foveal.data.digits import sources
-from foveal.data.images import ImageData, TensorSplit
+from foveal.data.images import ImageData, TensorSplit, plain
 from foveal.errors import OptionError
 
 SEED = 1797
@@ -32,6 +32,7 @@ def digit_pairs(size: int) -> ImageData:
         size=size,
         train=TensorSplit(*canvases(images, labels, train, TRAIN, size, SEED)[:2]),
         val=TensorSplit(*canvases(images, labels, val, VAL, size, SEED + 1)[:2]),
+        preparation=plain(size, 1),
         backbone="foveal_resnet_mini_s2",
         fingerprint=f"digit-pairs-{SEED}-{TRAIN}-{VAL}",
     )

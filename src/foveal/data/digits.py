@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from foveal.data.images import ImageData, TensorSplit
+from foveal.data.images import ImageData, TensorSplit, plain
 
 EVERY = 5  # of each class every fifth image, in the order of the file, is validation
 
@@ -34,6 +34,7 @@ def digits(size: int) -> ImageData:
         size=size,
         train=TensorSplit(images[~held_out], labels[~held_out], shift=max(1, size // 12)),
         val=TensorSplit(images[held_out], labels[held_out]),
+        preparation=plain(size, 1),
         backbone="foveal_resnet_mini",
         fingerprint=f"digits-1797-every-{EVERY}",
     )

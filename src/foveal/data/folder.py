@@ -4,64 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from foveal.data.images import ImageData, Item, Split, mix
+from foveal.data.augmentation import Augment
+from foveal.data.defaults import Defaults
+from foveal.data.images import ImageData
+from foveal.data.options import Augmentation, DataOptions
 from foveal.data.picture import SUFFIXES, UnreadableError, check_picture, read_picture
+from foveal.data.pictures import PictureSplit
+from foveal.data.preparation import Preparation
 from foveal.errors import DataError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 EVERY = 5  # of one folder every fifth image of a class, in the order of names, is validation
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MADE_FOR = Defaults(224, 0.875, Augmentation(crop="resized", scale=(0.25, 1.0), flip=0.5))
 SHAPE = "It must hold train/ and val/, each with one folder of images a class, or such class folders alone."
 Labelled = list[tuple[Path, int]]
 
 
-class FolderSplit(Split):
-    """Images read when asked for. Training crops and flips them at random, all else takes the middle."""
+class FolderSplit(PictureSplit):
+    """Images of files."""
 
-    decodes = True
-
-    def __init__(self, images: Labelled, size: int, *, augment: bool) -> None:
+    def __init__(self, images: Labelled, preparation: Preparation, augment: Augment | None = None) -> None:
+        super().__init__([label for _, label in images], preparation, augment)
         self.paths = [path for path, _ in images]
-        self.labels = [label for _, label in images]
-        self.augment = augment
-        self._random, self._middle = transforms(size)
 
-    def __getitem__(self, index: int) -> Item:
-        if not self.augment:
-            return self._normalised(self.picture(index)), self.labels[index]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(self.seed, self.epoch, index, 2))
-            picture = self._random(read_picture(self.paths[index]))
-        return self._normalised(picture), self.labels[index]
-
-    def picture(self, index: int) -> Tensor:
-        picture: Tensor = self._middle(read_picture(self.paths[index]))
-        return picture
-
-    def _normalised(self, picture: Tensor) -> Tensor:
-        mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
-        return (picture - mean) / std
+    def image(self, index: int) -> Image:
+        return read_picture(self.paths[index])
 
 
-def transforms(size: int) -> tuple[Callable[[Any], Tensor], Callable[[Any], Tensor]]:
-    """Random crop and flip, and the middle: both from a PIL image to a tensor in 0 to 1."""
-    from torchvision.transforms import v2
-
-    tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
-    random = v2.Compose([v2.RandomResizedCrop(size, scale=(0.25, 1.0)), v2.RandomHorizontalFlip(), *tensor])
-    middle = v2.Compose([v2.Resize(round(size / 0.875)), v2.CenterCrop(size), *tensor])
-    return random, middle
-
-
-def folder(path: Path, size: int) -> ImageData:
-    """The images of a folder at ``size`` pixels. Those that cannot be read are left out, each with its reason.
+def folder(path: Path, options: DataOptions) -> ImageData:
+    """The images of a folder. Those that cannot be read are left out, each with its reason.
 
     Raises:
         DataError: there are no classes, a class has no readable images, or the two sides have different classes.
@@ -82,13 +59,15 @@ def folder(path: Path, size: int) -> ImageData:
     for side, name in zip(whole, sides or [path], strict=True):
         require_every_class(side, classes, name, least=1 if sides else 2, skipped=len(skipped))
     train, val = whole if sides else split(whole[0])
+    preparation = MADE_FOR.preparation(options)
     return ImageData(
         name=str(path),
         classes=classes,
         channels=3,
-        size=size,
-        train=FolderSplit(train, size, augment=True),
-        val=FolderSplit(val, size, augment=False),
+        size=preparation.size,
+        train=FolderSplit(train, preparation, MADE_FOR.augment(options)),
+        val=FolderSplit(val, preparation),
+        preparation=preparation,
         backbone="resnet18",
         fingerprint=fingerprint(path, train, val),
         skipped=tuple(f"{image}: {reason}" for image, reason in skipped.items()),

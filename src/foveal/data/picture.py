@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+ORIENTATION = 0x0112  # the EXIF tag of how a camera was held
 MOST_PIXELS = 100_000_000  # more is a decompression bomb, or a map that has to be cut up first
 
 
@@ -25,7 +26,7 @@ def read_picture(path: Path) -> Image:
     Raises:
         UnreadableError: it is empty, truncated, no image, or has too many pixels.
     """
-    return _guarded(path, _rgb)
+    return _guarded(path, rgb)
 
 
 def check_picture(path: Path) -> None:
@@ -62,8 +63,13 @@ def _skim(image: Any) -> None:
     image.load()
 
 
-def _rgb(image: Any) -> Image:
+def rgb(image: Any) -> Image:
+    """An opened image as 8-bit RGB, upright, the first frame of several, what is transparent on white."""
     from PIL import Image, ImageOps
+
+    if image.mode == "RGB" and "transparency" not in image.info and image.getexif().get(ORIENTATION, 1) == 1:
+        image.load()
+        return image
 
     image.load()
     upright = ImageOps.exif_transpose(image)
