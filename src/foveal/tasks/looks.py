@@ -7,7 +7,8 @@ every model has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -66,24 +67,45 @@ def model_maps(
     model: nn.Module, images: Tensor, points: list[tuple[int, int]], classes: tuple[str, ...]
 ) -> list[dict[str, Any]]:
     """For each image the attention of its point, the evidence, the answer, and which layer was asked."""
-    seen: Seen = {}
-    attending = {name: module for name, module in model.named_modules() if _attends(module)}
-    handles = [module.register_forward_pre_hook(partial(_note, seen, name)) for name, module in attending.items()]
-    try:
+    with noting(model) as seen:
         evidence, predicted = grad_cam(model, images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    where, (layer, x) = _finest(seen) if seen else ("", (nn.Identity(), images))
+    where, attention = attention_maps(seen, points, images.shape[2:])
     return [
         {
-            "attention": _attention(layer, x[n : n + 1], point, images.shape[2:]),
+            "attention": attention[n],
             "evidence": None if evidence is None else evidence[n],
             "predicted": classes[predicted[n]],
             "where": where,
         }
-        for n, point in enumerate(points)
+        for n in range(len(points))
     ]
+
+
+@contextmanager
+def noting(model: nn.Module) -> Iterator[Seen]:
+    """What each attention layer of a model gets in the last forward pass of this block, by the layer's name."""
+    seen: Seen = {}
+    attending = {name: module for name, module in model.named_modules() if attends(module)}
+    handles = [module.register_forward_pre_hook(partial(_note, seen, name)) for name, module in attending.items()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def attention_maps(seen: Seen, points: list[tuple[int, int]], size: torch.Size) -> tuple[str, list[Array | None]]:
+    """The layer that was asked, and for each image of the pass what its point looks at.
+
+    Args:
+        seen: from ``noting``.
+        points: (row, column) in pixels, one an image.
+        size: height and width of the images.
+    """
+    if not seen:
+        return "", [None] * len(points)
+    where, (layer, x) = _finest(seen)
+    return where, [_attention(layer, x[n : n + 1], point, size) for n, point in enumerate(points)]
 
 
 def _finest(seen: Seen) -> tuple[str, tuple[nn.Module, Tensor]]:
@@ -109,7 +131,8 @@ def grad_cam(model: nn.Module, images: Tensor) -> tuple[Array | None, list[int]]
     return cam.double().numpy(), predicted.tolist()
 
 
-def _attends(module: nn.Module) -> bool:
+def attends(module: nn.Module) -> bool:
+    """Whether a module weighs positions."""
     return isinstance(module, AttentionLayer) or type(module).__name__ == "SpatialAttn"
 
 
