@@ -10,6 +10,7 @@ import pytest
 from foveal.analysis.ledger import Cell, Verdict, ledger
 from foveal.cli import main
 from foveal.tasks.finished import data_of, finished_runs, model_of
+from foveal.tasks.run_folder import write_metrics
 
 
 def write_run(folder, accuracy, *, seed=0, epochs=3, status="done", **config):
@@ -17,7 +18,7 @@ def write_run(folder, accuracy, *, seed=0, epochs=3, status="done", **config):
     (folder / "config.json").write_text(json.dumps({"seed": seed, **config}))
     (folder / "result.json").write_text(json.dumps({"status": status}))
     lines = [{"epoch": n, "accuracy": accuracy * (n + 1) / epochs} for n in range(epochs)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_metrics(folder, lines)
 
 
 def test_the_tables_end_with_the_counts(capsys):
@@ -133,7 +134,7 @@ def test_a_folder_without_a_finished_run_is_one_line(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("name", "content", "told"),
-    [("config.json", "{", "config.json is damaged: "), ("metrics.jsonl", "{", "metrics.jsonl is damaged: ")],
+    [("config.json", "{", "config.json is damaged: "), ("metrics.csv", "{\n", "metrics.csv is damaged: ")],
 )
 def test_a_damaged_run_is_named(tmp_path, capsys, name, content, told):
     write_run(tmp_path / "run", 0.5, model="resnet50", data="imagenet")

@@ -93,7 +93,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path):
     asked = [*FOVEAL, "compare", "--out", str(out), *SMALL, "--json"]
     asked[asked.index("--epochs") + 1] = "8"
     running = subprocess.Popen(asked, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENV)
-    metrics = out / "runs" / "none-0" / "metrics.jsonl"
+    metrics = out / "runs" / "none-0" / "metrics.csv"
     until = time.monotonic() + 90
     while not metrics.exists() and running.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
@@ -102,12 +102,12 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path):
     assert running.returncode == 130, said
     assert said == f"Interrupted. The same command goes on where {out} stands.\n"
     assert not (out / "results.json").exists()
-    stood = len(metrics.read_text().splitlines())
+    stood = len(metrics.read_text().splitlines()) - 1
     done = subprocess.run(asked, capture_output=True, text=True, env=ENV)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[0]["status"] == "done"
     assert 1 <= stood < 8
-    assert len(metrics.read_text().splitlines()) == 8
+    assert len(metrics.read_text().splitlines()) == 1 + 8
     assert Path(out / "report.html").exists()
 
 

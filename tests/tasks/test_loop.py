@@ -1,6 +1,5 @@
 """The loop: what is killed goes on as if nothing had been, what diverges says so, and any number of models learn."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from torch import nn
 
 from foveal.errors import DivergedError
 from foveal.tasks.loop import Plan, fit
+from foveal.tasks.run_folder import read_metrics
 from foveal.tasks.task import Task, decayed
 
 ROOT = Path(__file__).parents[2]
@@ -30,8 +30,8 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path):
         killed = program(tmp_path / "killed", stop)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert train(tmp_path / "killed") == whole
-    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "killed")]
-    plain = [[{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in side] for side in lines]
+    lines = [read_metrics(tmp_path / name) for name in ("whole", "killed")]
+    plain = [[{k: v for k, v in line.items() if k != "seconds"} for line in side] for side in lines]
     assert plain[0] == plain[1]
     assert [line["epoch"] for line in plain[0]] == [1, 2, 3]
 
@@ -78,7 +78,7 @@ class Adversaries(Task):
         return {name: torch.optim.Adam(model.parameters(), lr=1e-2) for name, model in self.models.items()}
 
     def batches(self, seed, epoch, start):
-        return [torch.ones(3, 2)] * (self.steps_per_epoch - start)
+        return [[torch.ones(3, 2)]] * (self.steps_per_epoch - start)
 
     def turns(self, step):
         return ("judge", "maker") if step % 2 else ("judge",)
@@ -97,7 +97,7 @@ def test_several_models_take_their_turns(tmp_path):
     metrics = fit(task, Plan(1, 0), tmp_path)
     assert task.asked == ["judge", "judge", "maker"] * 2
     assert {"train_judge_loss", "train_maker_loss"} <= metrics.keys()
-    assert {path.name for path in (tmp_path / "checkpoint").iterdir()} == {
+    assert {path.name for path in (tmp_path / "checkpoints" / "last").iterdir()} == {
         "maker.safetensors", "judge.safetensors", "state.pt", "manifest.json"
     }  # fmt: skip
 

@@ -36,9 +36,9 @@ class Tiny(Task):
     def optimizers(self) -> dict[str, Optimizer]:
         return {"model": AdamW(decayed(self.models["model"], 0.1), lr=self.lr)}
 
-    def batches(self, seed: int, epoch: int, start: int) -> Iterable[Any]:
+    def batches(self, seed: int, epoch: int, start: int) -> Iterable[list[Any]]:
         for n in range(start, STEPS):
-            yield torch.randn(6, 4, generator=torch.Generator().manual_seed(1000 * seed + 10 * epoch + n))
+            yield [torch.randn(6, 4, generator=torch.Generator().manual_seed(1000 * seed + 10 * epoch + n))]
 
     def step(self, batch: Any, turn: str) -> Mapping[str, Tensor]:
         noise = random.random() + float(np.random.rand())
@@ -47,8 +47,8 @@ class Tiny(Task):
             os.kill(os.getpid(), self.how)
         return {"loss": (self.models[turn](batch) - noise).square().mean()}
 
-    def schedule(self, progress: float) -> float:
-        return 1 - progress
+    def schedule(self, epoch: float, epochs: int) -> float:
+        return 1 - epoch / epochs
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:

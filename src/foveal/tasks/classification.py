@@ -47,11 +47,11 @@ class Classification(Task):
         model = self.models["model"]
         return {"model": AdamW(decayed(model, self.recipe.decay), lr=self.recipe.lr, foreach=True)}
 
-    def batches(self, seed: int, epoch: int, start: int) -> Iterable[Any]:
+    def batches(self, seed: int, epoch: int, start: int) -> Iterable[list[Any]]:
         self.data.train.at(seed, epoch)
         order = torch.randperm(len(self.data.train), generator=torch.Generator().manual_seed(mix(seed, epoch)))
         chosen = [order[n * self.batch : (n + 1) * self.batch].tolist() for n in range(start, self.steps_per_epoch)]
-        return self._loader(self.data.train, chosen)
+        return ([batch] for batch in self._loader(self.data.train, chosen))
 
     def _loader(self, split: Any, chosen: list[list[int]]) -> DataLoader[Any]:
         workers = min(4, os.cpu_count() or 1) if split.decodes else 0
@@ -64,7 +64,8 @@ class Classification(Task):
         logits = self.models[turn](images.contiguous(memory_format=torch.channels_last))
         return {"loss": F.cross_entropy(logits, labels, label_smoothing=self.recipe.smoothing)}
 
-    def schedule(self, progress: float) -> float:
+    def schedule(self, epoch: float, epochs: int) -> float:
+        progress = epoch / epochs
         if progress < self.recipe.warmup:
             return max(progress / self.recipe.warmup, 1e-2)
         return 0.5 * (1 + math.cos(math.pi * (progress - self.recipe.warmup) / (1 - self.recipe.warmup)))

@@ -1,6 +1,6 @@
 """Finished runs below a folder, as the ledger holds them against published accuracies.
 
-A run is a folder with ``config.json``, ``result.json`` of status ``done`` and ``metrics.jsonl``. Its model is the name
+A run is a folder with ``config.json``, ``result.json`` of status ``done`` and ``metrics.csv``. Its model is the name
 that its configuration stores: ``model``, or ``backbone`` where its ``mechanism`` is ``none``; a backbone with another
 mechanism is none of the papers' models. Its data is the last part of ``data``, so ``/data/ImageNet`` and ``imagenet``
 are one. Metrics are those of the last epoch, runs that differ in the seed alone are averaged.
@@ -40,7 +40,7 @@ def finished_runs(folder: str | Path) -> list[Run]:
             found.setdefault((model, data_of(config), len(lines)), []).append(lines[-1])
     if not found:
         raise DataError(
-            f"ledger: {top} holds no finished run: config.json with a model's name, metrics.jsonl, and result.json "
+            f"ledger: {top} holds no finished run: config.json with a model's name, metrics.csv, and result.json "
             "of status done. Give the folder of a comparison, or one above it."
         )
     # Of a model trained for several lengths the longest comes first, and the ledger takes the first.
@@ -66,7 +66,7 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
         return [line for line in read_metrics(folder) if isinstance(line, dict)]
     except (OSError, ValueError) as error:
         raise DataError(
-            f"ledger: {folder / 'metrics.jsonl'} is damaged: {error}. Take the run away, or train it again."
+            f"ledger: {folder / 'metrics.csv'} is damaged: {error}. Take the run away, or train it again."
         ) from error
 
 

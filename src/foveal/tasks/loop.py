@@ -8,35 +8,25 @@ on the step alone, and everything else is in the checkpoint.
 from __future__ import annotations
 
 import math
-import random
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from foveal.errors import DivergedError
-from foveal.tasks import checkpoint
-from foveal.tasks.run_folder import append_metrics, keep_metrics
+from foveal.errors import DivergedError, OptionError
+from foveal.tasks import checkpoint, distributed
+from foveal.tasks.clock import Clock, NoClock
+from foveal.tasks.descent import Descent
+from foveal.tasks.generators import generator_states, restore_generators, seed_all
+from foveal.tasks.plan import Plan
+from foveal.tasks.run_folder import append_metrics, keep_metrics, note
 from foveal.tasks.stop import stop_asked
 from foveal.tasks.task import Task
 
-LOOK = 25  # steps between looks at whether the loss is still a number; each look waits for the device
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long and from which seed. ``save_seconds`` is the least time between two checkpoints."""
-
-    epochs: int
-    seed: int
-    save_seconds: float = 30.0
-    precision: str = "no"
-    clip: float | None = None
+__all__ = ["Plan", "fit"]
 
 
 @dataclass
@@ -47,123 +37,118 @@ class Position:
     step: int = 0
     seconds: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
+    best: float | None = None
 
 
 Watch = Callable[[float, Mapping[str, float]], None]
 """Called with the epochs done (a fraction within one) and the last metrics."""
 
 
-def fit(task: Task, plan: Plan, folder: Path, *, watch: Watch | None = None) -> dict[str, float]:
+def fit(
+    task: Task, plan: Plan, folder: Path, *, watch: Watch | None = None, clock: Clock | None = None
+) -> dict[str, float]:
     """Train a task in a folder, from its checkpoint where there is one.
+
+    Args:
+        task: its ``models`` afterwards are what is kept: the moving average where the plan has one.
+        plan: how long, from which seed, and what surrounds each step.
+        folder: an existing one; gets ``metrics.csv`` and ``checkpoints``.
+        watch: is told how far it is.
+        clock: is told what begins.
 
     Returns:
         The metrics after the last epoch, and ``train_seconds`` over all sittings.
 
     Raises:
         DivergedError: a loss or a metric is not finite.
-        DataError: a checkpoint is damaged or cannot be written.
+        DataError: no checkpoint is whole, or none can be written.
+        OptionError: the plan asks for what this machine or task does not have.
         KeyboardInterrupt: it was interrupted; a checkpoint of that moment is there.
     """
-    sitting = _Sitting(task, plan, folder, watch)
+    sitting = _Sitting(task, plan, folder, watch, clock or NoClock())
     with stop_asked() as stop:
         while sitting.at.epoch < plan.epochs:
             sitting.steps(stop)
             sitting.end_epoch(stop)
+    sitting.descent.show()
     return {**sitting.metrics, "train_seconds": sitting.at.seconds}
 
 
 class _Sitting:
     """A run from where it stands until it ends or is stopped."""
 
-    def __init__(self, task: Task, plan: Plan, folder: Path, watch: Watch | None) -> None:
-        from accelerate import Accelerator
-
-        self.task, self.plan, self.folder, self.watch = task, plan, folder, watch
-        self.accelerator = Accelerator(mixed_precision=plan.precision)
-        _seed(plan.seed)
-        task.build()
-        _seed(plan.seed + self.accelerator.process_index)
-        self.bare = dict(task.models)
-        task.models = {name: self.accelerator.prepare(model) for name, model in self.bare.items()}
-        self.optimizers = {name: self.accelerator.prepare(made) for name, made in task.optimizers().items()}
-        self.rates = {name: [group["lr"] for group in made.param_groups] for name, made in self.optimizers.items()}
+    def __init__(self, task: Task, plan: Plan, folder: Path, watch: Watch | None, clock: Clock) -> None:
+        self.task, self.plan, self.folder, self.watch, self.clock = task, plan, folder, watch, clock
+        saved = self._read()
+        seed_all(plan.seed)
+        self.descent = Descent(task, plan, clock, saved)
         self.at, self.metrics = Position(), dict[str, float]()
-        self._restore()
-        self.saved = self.clock = time.monotonic()
-
-    def _restore(self) -> None:
-        state = checkpoint.load(self.folder, self.bare)
-        if state is not None:
-            for name, made in self.optimizers.items():
-                made.load_state_dict(state["optimizers"][name])
+        seed_all(plan.seed + distributed.rank())
+        if saved is not None:
+            state = saved.state()
+            self.descent.load_state(state)
             self.at, self.metrics = Position(**state["position"]), state["metrics"]
-        if self.accelerator.is_main_process:
-            keep_metrics(self.folder, self.at.epoch)
+            restore_generators(state["random"])
+        if distributed.is_main():
+            keep_metrics(folder, self.at.epoch)
+        self.saved = self.since = time.monotonic()
+
+    def _read(self) -> checkpoint.Saved | None:
+        saved = checkpoint.read(self.folder)
+        for line in saved.damage if saved is not None else ():
+            told = f"{line}. The run goes on from {saved.path}." if saved is not None else line
+            warnings.warn(told, stacklevel=4)
+            note(self.folder, told)
+        return saved
 
     def steps(self, stop: list[int]) -> None:
         """The steps of an epoch that are left."""
         at, task = self.at, self.task
-        for model in task.models.values():
-            model.train()
-        sums = {name: torch.tensor(value, device=self.accelerator.device) for name, value in at.sums.items()}
-        for batch in task.batches(self.plan.seed, at.epoch, at.step):
-            for name, value in self._step(batch).items():
-                sums[name] = sums[name] + value if name in sums else value
+        self.descent.learn()
+        self.clock.begin("data")
+        for parts in task.batches(self.plan.seed, at.epoch, at.step):
+            done = at.epoch * task.steps_per_epoch + at.step
+            factor = task.schedule(done / task.steps_per_epoch, self.plan.epochs)
+            told = self.descent.step(parts, done, factor)
+            self.clock.begin("rest")
             at.step += 1
-            due = bool(stop) or time.monotonic() - self.saved >= self.plan.save_seconds
-            if due or at.step % LOOK == 0:
-                at.sums = self._finite(sums)
-            if due:
+            for name, value in self._finite(told).items():
+                at.sums[name] = at.sums.get(name, 0.0) + value
+            if stop or self._due():
                 self._save()
             if stop:
                 raise KeyboardInterrupt
             if self.watch is not None:
                 self.watch(at.epoch + at.step / task.steps_per_epoch, self.metrics)
-        at.sums = self._finite(sums)
+            self.clock.begin("data")
 
     def end_epoch(self, stop: list[int]) -> None:
         """Metrics, written down, and a checkpoint if one is due."""
         at, task = self.at, self.task
-        for model in task.models.values():
-            model.eval()
+        self.clock.begin("evaluate")
+        self.descent.show()
         losses = {f"train_{name}": value / task.steps_per_epoch for name, value in at.sums.items()}
-        self.metrics = self._finite(losses | task.evaluate())
+        with self.descent.autocast():
+            self.metrics = self._finite(losses | task.evaluate())
+        self.clock.begin("rest")
         at.epoch, at.step, at.sums = at.epoch + 1, 0, {}
         self._count_time()
-        if self.accelerator.is_main_process:
+        if distributed.is_main():
             append_metrics(self.folder, {"epoch": at.epoch, "seconds": round(at.seconds, 3), **self.metrics})
+        self._keep_best()
         last = at.epoch == self.plan.epochs
-        if stop or last or time.monotonic() - self.saved >= self.plan.save_seconds:
+        if stop or last or self._due():
             self._save()
         if self.watch is not None:
             self.watch(float(at.epoch), self.metrics)
         if stop and not last:
             raise KeyboardInterrupt
 
-    def _step(self, batch: Any) -> dict[str, Tensor]:
-        """Each turn's forward, backward and descent. Returns what the turns wrote down."""
-        from accelerate.utils import send_to_device
-
-        task, accelerator = self.task, self.accelerator
-        done = self.at.epoch * task.steps_per_epoch + self.at.step
-        factor = task.schedule(done / (self.plan.epochs * task.steps_per_epoch))
-        for name, made in self.optimizers.items():
-            for group, rate in zip(made.param_groups, self.rates[name], strict=True):
-                group["lr"] = rate * factor
-        batch = send_to_device(batch, accelerator.device)
-        written: dict[str, Tensor] = {}
-        for turn in task.turns(done):
-            with accelerator.autocast():
-                told = task.step(batch, turn)
-            accelerator.backward(told["loss"])
-            if self.plan.clip is not None:
-                accelerator.clip_grad_norm_(task.models[turn].parameters(), self.plan.clip)
-            self.optimizers[turn].step()
-            for made in self.optimizers.values():
-                made.zero_grad()
-            prefix = "" if len(task.models) == 1 else f"{turn}_"
-            written |= {prefix + name: value.detach() for name, value in told.items()}
-        return written
+    def _due(self) -> bool:
+        steps = self.plan.save_steps
+        return time.monotonic() - self.saved >= self.plan.save_seconds or (
+            steps is not None and self.at.step % steps == 0 and self.at.step > 0
+        )
 
     def _finite(self, values: Mapping[str, Tensor | float]) -> dict[str, float]:
         told = {name: float(value) for name, value in values.items()}
@@ -175,19 +160,28 @@ class _Sitting:
 
     def _count_time(self) -> None:
         now = time.monotonic()
-        self.at.seconds += now - self.clock
-        self.clock = now
+        self.at.seconds += now - self.since
+        self.since = now
+
+    def _keep_best(self) -> None:
+        name = self.plan.best
+        if name is None:
+            return
+        if name not in self.metrics:
+            known = ", ".join(self.metrics)
+            raise OptionError(f"fit: best names a metric, got {name!r}. Use one of {known}.")
+        if self.at.best is None or self.metrics[name] > self.at.best:
+            self.at.best = self.metrics[name]
+            if distributed.is_main():
+                weights = {name: model.state_dict() for name, model in self.task.models.items()}
+                checkpoint.save(self.folder, weights, {"epoch": self.at.epoch, "metrics": self.metrics}, "best")
 
     def _save(self) -> None:
+        self.clock.begin("checkpoint")
         self._count_time()
-        if self.accelerator.is_main_process:
-            inner = {name: made.state_dict() for name, made in self.optimizers.items()}
-            state = {"position": asdict(self.at), "metrics": self.metrics, "optimizers": inner}
-            checkpoint.save(self.folder, self.bare, state)
+        if distributed.is_main():
+            position = {"position": asdict(self.at), "metrics": self.metrics, "random": generator_states()}
+            weights = {name: model.state_dict() for name, model in self.descent.weighed().items()}
+            checkpoint.save(self.folder, weights, {**position, **self.descent.state()})
         self.saved = time.monotonic()
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+        self.clock.begin("rest")

@@ -1,12 +1,15 @@
-"""A run is a folder: what was asked, where it ran, what was measured after each epoch, and its checkpoint."""
+"""A run is a folder: what was asked, where it ran, what was measured after each epoch, and its checkpoints."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +19,7 @@ from foveal.errors import DataError
 from foveal.tasks.checkpoint import write_flushed
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "scikit-learn", "pillow")
+METRICS, NOTES = "metrics.csv", "notes.txt"
 
 
 @contextmanager
@@ -51,26 +55,75 @@ def read_json(path: Path) -> Any:
         raise DataError(f"run: {path} is damaged: {error}. Delete it and give the same command again.") from error
 
 
-def append_metrics(folder: Path, line: dict[str, Any]) -> None:
-    """Add one line to ``metrics.jsonl``."""
-    path = folder / "metrics.jsonl"
-    with writing(path), open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+def append_metrics(folder: Path, line: Mapping[str, float]) -> None:
+    """Add one line to ``metrics.csv``; a metric that was not there before becomes a column."""
+    path, known = folder / METRICS, _columns(folder)
+    if not set(line) <= set(known):
+        write_metrics(folder, [*read_metrics(folder), line])
+        return
+    with writing(path), open(path, "a", encoding="utf-8", newline="") as file:
+        # One write of a whole line: whoever reads meanwhile, or is killed, sees it whole or not at all.
+        file.write(_text([[line.get(name, "") for name in known]]))
+
+
+def write_metrics(folder: Path, lines: Sequence[Mapping[str, float]]) -> None:
+    """Write ``metrics.csv`` anew, whole or not at all."""
+    path = folder / METRICS
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    text = _text([names, *([line.get(name, "") for name in names] for line in lines)])
+    part = path.with_name(path.name + ".part")
+    with writing(path):
+        write_flushed(part, text.encode())
+        part.replace(path)
 
 
 def keep_metrics(folder: Path, epochs: int) -> None:
     """Drop the lines of epochs that came after the checkpoint; they will be written again."""
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS
     if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        with writing(path):
-            path.write_text("".join(f"{line}\n" for line in lines[:epochs]), encoding="utf-8")
+        kept = [line for line in read_metrics(folder) if line["epoch"] <= epochs]
+        if kept:
+            write_metrics(folder, kept)
+        else:
+            path.unlink()
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """All lines of ``metrics.jsonl``."""
-    path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """All whole lines of ``metrics.csv``: a dictionary an epoch, without what was not measured in it.
+
+    Raises:
+        ValueError: the file is no table of numbers with an epoch in each line.
+    """
+    path = folder / METRICS
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]  # without a line that was cut off
+    names, *rows = list(csv.reader(whole.splitlines())) or [[]]
+    if "epoch" not in names or any(len(row) != len(names) for row in rows):
+        raise ValueError("its lines do not have the columns of its first line, epoch among them")
+    told = [{name: float(cell) for name, cell in zip(names, row, strict=True) if cell} for row in rows]
+    return [{**line, "epoch": int(line["epoch"])} for line in told]
+
+
+def note(folder: Path, text: str) -> None:
+    """Add a line to ``notes.txt``: what happened to a run that its reader should know."""
+    with writing(folder / NOTES), open(folder / NOTES, "a", encoding="utf-8") as file:
+        file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n")
+
+
+def _columns(folder: Path) -> list[str]:
+    path = folder / METRICS
+    if not path.exists():
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        return next(csv.reader([file.readline()]), [])
+
+
+def _text(rows: Sequence[Sequence[object]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
 
 
 def environment() -> dict[str, Any]:

@@ -33,28 +33,51 @@ class Task(ABC):
         """One optimiser a model that learns; made after ``build``."""
 
     @abstractmethod
-    def batches(self, seed: int, epoch: int, start: int) -> Iterable[Any]:
-        """The batches of an epoch from number ``start`` on: the same ones for the same numbers, always."""
+    def batches(self, seed: int, epoch: int, start: int) -> Iterable[Sequence[Any]]:
+        """This process's share of each step of an epoch from number ``start`` on.
+
+        A step is a list of parts, one for each of the plan's ``accumulate``: ``[batch]`` where nothing is accumulated.
+        Every process gets as many images; the same numbers give the same parts, always.
+        """
 
     @abstractmethod
     def step(self, batch: Any, turn: str) -> Mapping[str, Tensor]:
-        """Scalars to write down; the one named ``loss`` is descended by the turn's optimiser."""
+        """Scalars to write down, means over one part; the one named ``loss`` is descended by the turn's optimiser."""
 
     @abstractmethod
     def evaluate(self) -> dict[str, float]:
-        """Metrics on the validation data, with every model in evaluation mode."""
+        """Metrics on the validation data, with every model in evaluation mode; in each of several processes the same.
+
+        ``models`` then holds what is kept: the moving average where there is one.
+        """
 
     def turns(self, step: int) -> Sequence[str]:
         """Which models learn in this step."""
         return tuple(self.models)
 
-    def schedule(self, progress: float) -> float:
-        """Factor on every learning rate at this share of the training."""
+    def schedule(self, epoch: float, epochs: int) -> float:
+        """Factor on every learning rate after ``epoch`` of ``epochs``; a fraction within an epoch."""
         return 1.0
+
+    def size(self, batch: Any) -> int:
+        """By how much a part counts in the mean over its step: its images, the length of its first tensor."""
+        return first_length(batch)
+
+    def identify(self, seed: int, epoch: int, step: int) -> Mapping[str, Tensor]:
+        """What names the images of a step, kept beside a batch that diverged: their indices, say."""
+        return {}
 
     def pictures(self) -> list[dict[str, Any]]:
         """Records to draw; see ``foveal.viz``."""
         return []
+
+
+def first_length(batch: Any) -> int:
+    """Length of the first tensor in nested tuples, lists and dictionaries; 1 where there is none."""
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.dim() else 1
+    within = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (list, tuple)) else ()
+    return next((first_length(inner) for inner in within), 1)
 
 
 def decayed(model: nn.Module, decay: float) -> list[dict[str, Any]]:

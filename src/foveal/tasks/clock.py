@@ -1,0 +1,35 @@
+"""Where the time of a training goes: the loop says what it begins, a clock adds up how long each took."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import Literal, Protocol
+
+Phase = Literal["data", "forward", "backward", "optimizer", "average", "rest", "evaluate", "checkpoint"]
+
+
+class Clock(Protocol):
+    """Told when a phase begins; the one before has then ended."""
+
+    def begin(self, phase: Phase) -> None:
+        """A phase begins now."""
+
+
+class NoClock:
+    """Counts nothing."""
+
+    def begin(self, phase: Phase) -> None: ...
+
+
+class Stopwatch:
+    """Seconds of each phase. On a GPU they are those of the host, which runs ahead."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._phase, self._since = "rest", time.perf_counter()
+
+    def begin(self, phase: Phase) -> None:
+        now = time.perf_counter()
+        self.seconds[self._phase] += now - self._since
+        self._phase, self._since = phase, now
