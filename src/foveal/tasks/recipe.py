@@ -42,6 +42,8 @@ class ModelOptions:
     """Module patterns instead of the paper's places."""
     weights: str | None = None
     """Start from this checkpoint (.safetensors, or .pth of tensors alone)."""
+    norm_momentum: float | None = None
+    """Share of a batch in the running statistics of batch norms; the model's own where left out."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class OptimizerOptions:
     """How a step is taken. Norms, biases, relative tables and radii never decay."""
 
     name: Literal["sgd", "adamw", "adam"] = "adamw"
+    """The rule."""
     lr: float = 5e-3
     """Highest learning rate, for the whole batch size."""
     decay: float = 0.05
@@ -65,15 +68,18 @@ class OptimizerOptions:
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """The learning rate over epochs, as a factor on the highest; taken anew for every step."""
+    """The learning rate over epochs, up to optimizer.lr; taken anew for every step."""
 
     name: Literal["cosine", "restarts", "step", "poly", "constant"] = "cosine"
+    """The curve after the warm-up."""
     warmup: float = 0.0
     """Epochs of linear growth to the highest rate."""
     warmup_lr: float = 0.0
     """Rate at the first step of the growth."""
+    overlap: bool = False
+    """Whether a cosine or poly counts from epoch 0, under the warm-up, instead of from its end."""
     least_lr: float = 0.0
-    """Rate at the end of a cosine or poly."""
+    """Rate at the end of a cosine or poly, and the least of step."""
     restarts: tuple[float, ...] = ()
     """Epochs at which a cosine begins anew (restarts)."""
     tail_lr: float | None = None
@@ -94,16 +100,19 @@ class Recipe:
 
     about: About = field(default_factory=About)
     task: Literal["classification"] = "classification"
+    """What is learned."""
     data: DataOptions = field(default_factory=DataOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     epochs: int = 20
+    """Times that the training data are gone through."""
     batch_size: int = 64
     """Images of an optimiser's step, over all processes and all accumulated parts."""
     accumulate: int = 1
     """Parts that a step's images are taken in, one after the other."""
     seed: int = 0
+    """Of the weights, the order of the data and what is done to them."""
     smoothing: float = 0.0
     """Label smoothing."""
     drop_path: float = 0.0
