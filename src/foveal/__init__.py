@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         MultiHeadExternalAttention,
         NonLocal,
     )
+    from foveal.seeing import capture
     from foveal.tasks.compare import compare
 
 __version__ = "0.1.0"
@@ -56,6 +57,7 @@ __all__ = [
     "ShapeError",
     "Site",
     "augment_",
+    "capture",
     "compare",
     "dot_product_attention",
     "efficient_attention",
@@ -66,13 +68,15 @@ __all__ = [
     "replace_",
 ]
 
-_ROOMS = ("analysis", "data", "functional", "graft", "layers", "models", "streaming", "tasks", "viz")
+_ROOMS = ("analysis", "data", "functional", "graft", "layers", "models", "seeing", "streaming", "tasks", "viz")
 
 
 def _room(name: str) -> str:
     """The module that holds a public name."""
     if name == "compare":
         return "foveal.tasks.compare"
+    if name == "capture":
+        return "foveal.seeing"
     if name in ("Graft", "Site") or name.endswith("_"):
         return "foveal.graft"
     return "foveal.functional" if name.endswith("_attention") else "foveal.layers"

@@ -220,10 +220,13 @@ class EfficientAttention(AttentionLayer):
 
     def attention_map(self, x: Tensor, *, at: tuple[int, ...]) -> Tensor:
         """The implied row: the query's coefficients times the key channels' global maps."""
+        return torch.einsum("bhd,bhd...->bh...", self.coefficients(x, at=at), self.global_maps(x))
+
+    def coefficients(self, x: Tensor, *, at: tuple[int, ...]) -> Tensor:
+        """rho_q(Q) of one position: how much of each global map it takes, ``(batch, heads, depth)``."""
         self.checked_position(x, at)
-        q = normalize_queries(self.split(self.query(x)).flatten(3), self.normalization).unflatten(3, x.shape[2:])
-        maps = self.global_maps(x)
-        return torch.einsum("bhd,bhd...->bh...", column(q, at), maps)
+        q = self.split(self.query(x)).flatten(3)
+        return column(normalize_queries(q, self.normalization).unflatten(3, x.shape[2:]), at)
 
     def global_maps(self, x: Tensor) -> Tensor:
         """rho_k(K): one map a key channel, ``(batch, heads, depth, *space)``, which all queries share."""

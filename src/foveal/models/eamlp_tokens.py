@@ -58,12 +58,16 @@ class TokenAttention(nn.Module):
         q = self.query(x)
         heads = q.mT.unsqueeze(1)
         if self.training and self.dropout:
-            weights = normalize_slots(self.memory_key @ heads).to(q.dtype)
-            attended = self.memory_value.mT @ F.dropout(weights, self.dropout)
+            attended = self.memory_value.mT @ F.dropout(self.slot_maps(x), self.dropout)
         else:
             attended = external_attention(heads, self.memory_key, self.memory_value)
         out = self.output(attended.squeeze(1).mT + self.memory_value_bias.to(attended.dtype))
         return q + F.dropout(out, self.dropout, self.training)
+
+    def slot_maps(self, x: Tensor) -> Tensor:
+        """What each slot answers to, without dropout: ``(batch, 1, slots, N)``, sums over slots 1."""
+        q = self.query(x)
+        return normalize_slots(self.memory_key @ q.mT.unsqueeze(1)).to(q.dtype)
 
     def extra_repr(self) -> str:
         return f"slots={self.memory_key.shape[0]}, dropout={self.dropout}"
