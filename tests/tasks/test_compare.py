@@ -11,6 +11,7 @@ from foveal.data import load
 from foveal.errors import DataError, OptionError
 from foveal.tasks import looks, runs
 from foveal.tasks.compare import compare
+from foveal.tasks.jobs import Where
 from foveal.tasks.out_folder import alone_in
 from foveal.tasks.settings import Settings
 from foveal.tasks.subject import Subject
@@ -112,7 +113,7 @@ def test_runs_in_processes_equal_runs_in_turn(done, tmp_path):
     torch.set_num_threads(2)
     settings = Settings(mechanisms=("none",), epochs=1, seeds=2, batch_size=256)
     try:
-        records = runs.run_all(Subject(settings, load("digits")), tmp_path, 2, Silent())
+        records = runs.run_all(Subject(settings, load("digits")), tmp_path, Where(2), Silent())
     finally:
         torch.set_num_threads(threads)
     alone = [record["loss"] for record in done[1]["records"] if record["mechanism"] == "none"]
@@ -121,7 +122,7 @@ def test_runs_in_processes_equal_runs_in_turn(done, tmp_path):
 
 def test_weights_start_every_mechanism_from_the_same_outputs(done, tmp_path):
     path = tmp_path / "w.safetensors"
-    plain = safetensors.torch.load_file(done[0] / "runs" / "none-0" / "checkpoint" / "model.safetensors")
+    plain = safetensors.torch.load_file(done[0] / "runs" / "none-0" / "checkpoints" / "last" / "model.safetensors")
     safetensors.torch.save_file(plain, path)
     subject = Subject(Settings(weights=str(path)), load("digits"))
     outputs = [subject.model(name)[0].eval()(subject.example(4)) for name in ("none", "cbam", "nonlocal", "efficient")]

@@ -25,11 +25,11 @@ from typing import Any
 from torch import nn
 
 from foveal.data import load
-from foveal.errors import OptionError
+from foveal.tasks.jobs import Where, threads_of_a_run
 from foveal.tasks.out_folder import alone_in, check_out, check_path, make_folder
 from foveal.tasks.run_folder import environment, read_json, write_json
-from foveal.tasks.runs import run_all, run_folder, threads_of_a_run
-from foveal.tasks.settings import MECHANISMS, Settings, check_cores, split_names
+from foveal.tasks.runs import run_all, run_folder
+from foveal.tasks.settings import MECHANISMS, Settings, split_names
 from foveal.tasks.subject import Subject
 from foveal.tasks.watch import Silent, Watch
 
@@ -51,6 +51,9 @@ def compare(
     size: int | None = None,
     lr: float | None = None,
     jobs: int = 1,
+    cluster: str | None = None,
+    cpus: int = 1,
+    gpus: float = 0.0,
     watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Train one backbone with each mechanism and report what each reaches, costs and looks at.
@@ -69,6 +72,10 @@ def compare(
         size: height and width of the images; None takes the data's own.
         lr: highest learning rate; None takes 0.005, or 0.0005 with ``weights``.
         jobs: runs at a time, each in a process of its own with its share of the threads; small models gain most.
+        cluster: run on a Ray cluster instead: ``auto`` for the one that this machine belongs to, or its address;
+            ``out`` must then be a folder that every machine sees.
+        cpus: cores of a run on a cluster.
+        gpus: GPUs of a run on a cluster, or a share of one.
         watch: is told about progress.
 
     Returns:
@@ -83,9 +90,8 @@ def compare(
         None if weights is None else os.fspath(weights), batch_size, size, lr,
     )  # fmt: skip
     settings.check()
-    if jobs < 1:
-        raise OptionError(f"compare: --jobs must be at least 1, got {jobs}. Leave it out for one run at a time.")
-    check_cores("compare", "jobs", jobs)
+    where = Where(jobs, cluster, cpus, gpus)
+    where.check("compare")
     watch, folder = watch or Silent(), check_path(out)
     watch.phase("reading the data")
     subject = Subject(settings, load(settings.data, size=settings.size))
@@ -96,21 +102,21 @@ def compare(
     make_folder(folder / "runs")
     with alone_in(folder):
         write_json(folder / "compare.json", subject.config)
-        runs = run_all(subject, folder, jobs, watch)
-        results = gather(subject, folder, runs, jobs, watch)
+        runs = run_all(subject, folder, where, watch)
+        results = gather(subject, folder, runs, where, watch)
         write_json(folder / "results.json", results)
         draw(subject, folder, results, watch)
     return results
 
 
-def gather(subject: Subject, out: Path, runs: list[dict[str, Any]], jobs: int, watch: Watch) -> dict[str, Any]:
+def gather(subject: Subject, out: Path, runs: list[dict[str, Any]], where: Where, watch: Watch) -> dict[str, Any]:
     """The content of ``results.json``; costs are measured where they are not there yet."""
     from foveal.models import MECHANISMS as ROWS
 
     costs = read_json(out / "costs.json")
     if costs is None:
         watch.phase("measuring time and memory in turns")
-        with threads_of_a_run(jobs):
+        with threads_of_a_run(where):
             costs = {"environment": environment(), "models": measure(subject)}
         write_json(out / "costs.json", costs)
     names = subject.settings.mechanisms
