@@ -11,7 +11,7 @@ from foveal.data.options import Augmentation, DataOptions
 from foveal.errors import DataError, OptionError
 
 SHIPPED = ("digits", "digit-pairs")
-NAMES = (*SHIPPED, "folder")
+NAMES = (*SHIPPED, "cifar10", "cifar100", "folder")
 LEAST = 8  # pixels
 
 
@@ -52,6 +52,10 @@ def load_options(options: DataOptions) -> ImageData:
         raise DataError(f"load: {name} needs the path of its folder, got none. Give it with --data.path.")
     else:
         path = Path(options.path)
+    if name in ("cifar10", "cifar100"):
+        from foveal.data.cifar import cifar
+
+        return cifar(path, options)
     from foveal.data.folder import folder
 
     return folder(path, options)
