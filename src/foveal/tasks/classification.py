@@ -1,87 +1,122 @@
-"""Image classification: one model, cross entropy, accuracy."""
+"""Image classification: one model, cross entropy against hard or blended labels, accuracy of the first and first 5."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
-from torch.utils.data import DataLoader
+from torch.optim import Optimizer
 
-from foveal.data.images import ImageData, mix
+from foveal.data.blending import Blend
+from foveal.data.images import ImageData
+from foveal.errors import OptionError
+from foveal.tasks import distributed
+from foveal.tasks.optimizers import optimizer
+from foveal.tasks.reading import Reader
+from foveal.tasks.recipe import Recipe
+from foveal.tasks.schedules import rate
 from foveal.tasks.task import Task
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """AdamW with a linear warm-up and a cosine to zero."""
-
-    lr: float = 5e-3
-    decay: float = 0.05
-    batch_size: int = 64
-    warmup: float = 0.1
-    smoothing: float = 0.1
+Moment = tuple[int, int, int]
+"""Seed, epoch and step that a batch belongs to."""
+Batch = tuple[Tensor, Tensor, Moment]
+TOP = 5
+EVALUATED = 256  # images of a batch at least, where a training batch has a quarter of that
 
 
 class Classification(Task):
-    """Learn the classes of ``data`` with the model that ``make`` builds."""
+    """Learn the classes of ``data`` with the model that ``make`` builds.
+
+    A step's images are the same whatever the number of processes and parts: a part is a contiguous share of them.
+
+    Raises:
+        OptionError: there are fewer images than a step takes, or processes and parts do not divide them.
+    """
 
     def __init__(self, data: ImageData, make: Callable[[], nn.Module], recipe: Recipe) -> None:
         self.data, self.make, self.recipe = data, make, recipe
-        self.batch = min(recipe.batch_size, len(data.train))
+        self.batch = recipe.batch_size
+        parts = recipe.accumulate * distributed.world()
+        if self.batch > len(data.train):
+            raise OptionError(
+                f"train: --batch-size must be at most the {len(data.train)} training images of {data.name}, got "
+                f"{self.batch}. Use a smaller one."
+            )
+        if self.batch % parts:
+            raise OptionError(
+                f"train: --batch-size must be a multiple of {parts} (processes times --accumulate), got {self.batch}. "
+                f"Use {max(1, self.batch // parts) * parts}, say."
+            )
         self.steps_per_epoch = len(data.train) // self.batch
+        self.part = self.batch // parts
+        self.format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.blend = Blend(recipe.data.augmentation, len(data.classes))
+        self.reader = Reader(recipe.data.workers)
+        self.last: Tensor | None = None
+        """The loss of the last step that was taken, for who wants to show it."""
 
     def build(self) -> None:
         # Convolutions on a CPU run a third faster with channels last.
-        self.models = {"model": self.make().to(memory_format=torch.channels_last)}
+        self.models = {"model": self.make().to(memory_format=self.format)}
 
     def optimizers(self) -> dict[str, Optimizer]:
-        from foveal.tasks.task import decayed
+        return {"model": optimizer(self.models["model"], self.recipe.optimizer)}
 
-        model = self.models["model"]
-        return {"model": AdamW(decayed(model, self.recipe.decay), lr=self.recipe.lr, foreach=True)}
+    def batches(self, seed: int, epoch: int, start: int) -> Iterator[list[Batch]]:
+        order = self.data.train.order(seed, epoch)
+        steps = range(start, self.steps_per_epoch)
+        chosen = [part for step in steps for part in self._parts(order, step)]
+        read = self.reader.read(self.data.train, seed, epoch, chosen)
+        for step in steps:
+            yield [(images, labels, (seed, epoch, step)) for images, labels in islice(read, self.recipe.accumulate)]
 
-    def batches(self, seed: int, epoch: int, start: int) -> Iterable[list[Any]]:
-        self.data.train.at(seed, epoch)
-        order = torch.randperm(len(self.data.train), generator=torch.Generator().manual_seed(mix(seed, epoch)))
-        chosen = [order[n * self.batch : (n + 1) * self.batch].tolist() for n in range(start, self.steps_per_epoch)]
-        return ([batch] for batch in self._loader(self.data.train, chosen))
+    def _parts(self, order: Tensor, step: int) -> list[list[int]]:
+        """This process's share of a step's indices, in parts."""
+        whole = order[step * self.batch : (step + 1) * self.batch].tolist()
+        own = distributed.share(whole, distributed.rank(), distributed.world())
+        return [list(own[n : n + self.part]) for n in range(0, len(own), self.part)]
 
-    def _loader(self, split: Any, chosen: list[list[int]]) -> DataLoader[Any]:
-        workers = min(4, os.cpu_count() or 1) if split.decodes else 0
-        # A generator of its own: the loader would draw from the global one each time it starts, also when resumed.
-        own = torch.Generator().manual_seed(0)
-        return DataLoader(split, batch_sampler=chosen, num_workers=workers, generator=own)
-
-    def step(self, batch: Any, turn: str) -> Mapping[str, Tensor]:
-        images, labels = batch
-        logits = self.models[turn](images.contiguous(memory_format=torch.channels_last))
-        return {"loss": F.cross_entropy(logits, labels, label_smoothing=self.recipe.smoothing)}
+    def step(self, batch: Batch, turn: str) -> Mapping[str, Tensor]:
+        images, labels, moment = batch
+        if self.blend.blends:
+            images, labels = self.blend(images, labels, *moment)
+        logits = self.models[turn](images.contiguous(memory_format=self.format))
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.smoothing)
+        self.last = loss.detach()
+        return {"loss": loss}
 
     def schedule(self, epoch: float, epochs: int) -> float:
-        progress = epoch / epochs
-        if progress < self.recipe.warmup:
-            return max(progress / self.recipe.warmup, 1e-2)
-        return 0.5 * (1 + math.cos(math.pi * (progress - self.recipe.warmup) / (1 - self.recipe.warmup)))
+        highest = self.recipe.optimizer.lr
+        return rate(self.recipe.schedule, highest, epoch, epochs) / highest
+
+    def identify(self, seed: int, epoch: int, step: int) -> Mapping[str, Tensor]:
+        order = self.data.train.order(seed, epoch)
+        return {"indices": order[step * self.batch : (step + 1) * self.batch]}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        right, loss = 0, 0.0
+        """Each process counts its share of the images; the last batch of a share may be shorter."""
+        model, top = self.models["model"], min(TOP, len(self.data.classes))
+        device = next(model.parameters()).device
+        sums = torch.zeros(3, dtype=torch.float64, device=device)
         for images, labels in self._validation():
-            logits = self.models["model"](images)
-            right += int((logits.argmax(1) == labels).sum())
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-        return {"accuracy": right / len(self.data.val), "loss": loss / len(self.data.val)}
+            images, labels = images.to(device, memory_format=self.format), labels.to(device)
+            logits = model(images).float()
+            ranked = logits.topk(top, 1).indices == labels[:, None]
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            sums += torch.stack([ranked[:, 0].sum(), ranked.sum(), loss]).double()
+        first, any_of, loss = sums.tolist()
+        told = distributed.summed({"first": first, "any": any_of, "loss": loss})
+        told = {name: value / len(self.data.val) for name, value in told.items()}
+        five = {"accuracy_top5": told["any"]} if top == TOP and len(self.data.classes) > TOP else {}
+        return {"accuracy": told["first"], **five, "loss": told["loss"]}
 
     def _validation(self) -> Iterator[tuple[Tensor, Tensor]]:
-        count, size = len(self.data.val), 4 * self.recipe.batch_size
-        device = next(self.models["model"].parameters()).device
-        chosen = [list(range(n, min(n + size, count))) for n in range(0, count, size)]
-        for images, labels in self._loader(self.data.val, chosen):
-            yield images.to(device, memory_format=torch.channels_last), labels.to(device)
+        count, me, all_ = len(self.data.val), distributed.rank(), distributed.world()
+        first, end = count * me // all_, count * (me + 1) // all_
+        size = max(self.part, min(EVALUATED, 4 * self.part))
+        chosen = [list(range(n, min(n + size, end))) for n in range(first, end, size)]
+        return self.reader.read(self.data.val, 0, 0, chosen)

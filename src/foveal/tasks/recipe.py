@@ -115,8 +115,8 @@ class Recipe:
     """Of the weights, the order of the data and what is done to them."""
     smoothing: float = 0.0
     """Label smoothing."""
-    drop_path: float = 0.0
-    """Largest probability that a residual branch is dropped; needs a model that knows it."""
+    drop_path: float | None = None
+    """Largest probability that a residual branch is dropped, where the model knows it; its own where left out."""
     clip: float | None = None
     """Largest norm of the gradient."""
     ema: float | None = None

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from foveal.errors import DivergedError, FovealError
-from foveal.tasks.classification import Classification, Recipe
+from foveal.tasks.classification import Classification
 from foveal.tasks.jobs import Events, Record, Tell, Where, Work, run_jobs
 from foveal.tasks.loop import Plan, fit
 from foveal.tasks.run_folder import environment, read_json, write_json
@@ -37,9 +37,11 @@ def run(subject: Subject, out: Path, mechanism: str, seed: int, tell: Tell) -> R
 
     folder.mkdir(parents=True, exist_ok=True)
     where, epochs = environment(), subject.settings.epochs
-    write_json(folder / "config.json", {**subject.config, "mechanism": mechanism, "seed": seed})
+    # What a trained model needs to answer where the data are not.
+    kept = {"classes": list(subject.data.classes), "preparation": subject.data.preparation.record()}
+    write_json(folder / "config.json", {**subject.config, "mechanism": mechanism, "seed": seed, **kept})
     write_json(folder / "environment.json", where)
-    task = Classification(subject.data, make, Recipe(lr=subject.lr, batch_size=subject.settings.batch_size))
+    task = Classification(subject.data, make, subject.recipe)
     record = {"mechanism": mechanism, "seed": seed, "epochs": epochs}
     try:
         record |= {"status": "done", **fit(task, Plan(epochs, seed), folder, watch=tell)}

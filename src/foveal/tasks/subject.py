@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from foveal.data import ImageData
 from foveal.errors import FovealError, OptionError
+from foveal.tasks.recipe import OptimizerOptions, Recipe, ScheduleOptions
 from foveal.tasks.settings import Settings
 
 LR, LR_FINE = 5e-3, 5e-4
@@ -28,6 +29,18 @@ class Subject:
         """Everything that decides the numbers."""
         filled = {"backbone": self.backbone, "lr": self.lr, "size": self.data.size}
         return {**self.settings.record(), **filled, "data_fingerprint": self.data.fingerprint}
+
+    @property
+    def recipe(self) -> Recipe:
+        """How every run is trained: AdamW with a linear warm-up over a tenth of the epochs and a cosine to zero."""
+        epochs, images = self.settings.epochs, len(self.data.train)
+        return Recipe(
+            optimizer=OptimizerOptions("adamw", lr=self.lr, decay=0.05),
+            schedule=ScheduleOptions("cosine", warmup=0.1 * epochs, warmup_lr=0.01 * self.lr),
+            epochs=epochs,
+            batch_size=min(self.settings.batch_size, images),
+            smoothing=0.1,
+        )
 
     def model(self, mechanism: str) -> tuple[nn.Module, list[str]]:
         """The backbone with a mechanism, and the names of its sites.
