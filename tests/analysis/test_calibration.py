@@ -7,7 +7,6 @@ import pytest
 
 from foveal.analysis.calibration import (
     Calibration,
-    cache_folder,
     calibrate,
     load,
     measure,
@@ -17,6 +16,7 @@ from foveal.analysis.calibration import (
 )  # fmt: skip
 from foveal.analysis.calibration_layers import checked, measured, mechanisms_not_measured
 from foveal.analysis.prediction import Speeds
+from foveal.cache import cache_folder
 from foveal.errors import DataError
 
 

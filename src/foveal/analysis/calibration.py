@@ -11,7 +11,6 @@ import json
 import math
 import os
 import platform
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from foveal.analysis.calibration_layers import Sample
 from foveal.analysis.machine import fastest
 from foveal.analysis.operators import Operators, operators
 from foveal.analysis.prediction import Speeds, fit
+from foveal.cache import cache_folder
 from foveal.errors import DataError
 from foveal.kernels.cpu import WHY_NOT, instruction_set
 
@@ -86,18 +86,6 @@ def _processor() -> str:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or platform.machine())
-
-
-def cache_folder() -> Path:
-    """``foveal`` in the folder where the platform keeps caches; ``XDG_CACHE_HOME`` goes first."""
-    asked = os.environ.get("XDG_CACHE_HOME")
-    if asked and Path(asked).is_absolute():
-        return Path(asked) / "foveal"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "foveal"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "foveal" / "Cache"
-    return Path.home() / ".cache" / "foveal"
 
 
 def path_of(place: Place) -> Path:

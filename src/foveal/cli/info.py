@@ -59,7 +59,7 @@ def gather() -> dict[str, Any]:
 
 def cache() -> dict[str, Any]:
     """The folder of what is measured once on this machine, and the files of speeds in it."""
-    from foveal.analysis.calibration import cache_folder
+    from foveal.cache import cache_folder
 
     folder = cache_folder()
     return {"cache": str(folder), "calibrations": sorted(p.name for p in folder.glob("speeds-*.json")) or ["none"]}
