@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from concurrent.futures import ThreadPoolExecutor
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from foveal.data.augmentation import Augment
+from foveal.data.checks import readable
 from foveal.data.defaults import Defaults
 from foveal.data.images import ImageData
+from foveal.data.listing import Files, files_of
 from foveal.data.options import Augmentation, DataOptions
-from foveal.data.picture import SUFFIXES, UnreadableError, check_picture, read_picture
+from foveal.data.picture import SUFFIXES, UnreadableError, read_picture
 from foveal.data.pictures import PictureSplit
 from foveal.data.preparation import Preparation
 from foveal.errors import DataError
@@ -20,21 +24,28 @@ from foveal.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+ESCAPE = "surrogateescape"  # names on disk need not be text
 EVERY = 5  # of one folder every fifth image of a class, in the order of names, is validation
 MADE_FOR = Defaults(224, 0.875, Augmentation(crop="resized", scale=(0.25, 1.0), flip=0.5))
 SHAPE = "It must hold train/ and val/, each with one folder of images a class, or such class folders alone."
-Labelled = list[tuple[Path, int]]
 
 
 class FolderSplit(PictureSplit):
     """Images of files."""
 
-    def __init__(self, images: Labelled, preparation: Preparation, augment: Augment | None = None) -> None:
-        super().__init__([label for _, label in images], preparation, augment)
-        self.paths = [path for path, _ in images]
+    def __init__(self, files: Files, preparation: Preparation, augment: Augment | None = None) -> None:
+        super().__init__(array("i", files.labels.tolist()), preparation, augment)
+        self.paths = files.paths()
 
     def image(self, index: int) -> Image:
-        return read_picture(self.paths[index])
+        path = self.paths[index]
+        try:
+            return read_picture(path)
+        except UnreadableError as error:
+            raise DataError(
+                f"load: {path} cannot be read: {error}. Name it in a file for --data.skip, or have every file read "
+                "before training with --data.verify whole."
+            ) from error
 
 
 def folder(path: Path, options: DataOptions) -> ImageData:
@@ -43,35 +54,65 @@ def folder(path: Path, options: DataOptions) -> ImageData:
     Raises:
         DataError: there are no classes, a class has no readable images, or the two sides have different classes.
     """
-    sides = [path / name for name in ("train", "val") if (path / name).is_dir()]
+    require_folder(path, f"folder of images. {SHAPE}")
+    sides = [name for name in ("train", "val") if (path / name).is_dir()]
     if len(sides) == 1:
-        raise DataError(f"load: {path} holds {sides[0].name}/ without the other of train/ and val/. {SHAPE}")
-    classes = class_names(sides[0] if sides else path)
-    if sides and class_names(sides[1]) != classes:
-        other = sorted(set(classes) ^ set(class_names(sides[1])))
-        raise DataError(
-            f"load: the classes of {sides[0]} and {sides[1]} differ: {', '.join(other[:5])} is on one side only. "
-            "Give both the same class folders."
-        )
-    found = [images_of(side, classes) for side in sides] if sides else [images_of(path, classes)]
-    skipped = unreadable([image for side in found for image, _ in side])
-    whole = [[(image, label) for image, label in side if image not in skipped] for side in found]
-    for side, name in zip(whole, sides or [path], strict=True):
-        require_every_class(side, classes, name, least=1 if sides else 2, skipped=len(skipped))
+        raise DataError(f"load: {path} holds {sides[0]}/ without the other of train/ and val/. {SHAPE}")
+    classes = same_classes(path / sides[0], path / sides[1]) if sides else class_names(path)
+    found = [every_class(files_of(path, [f"{side}/{name}" for name in classes]), classes) for side in sides]
+    found = found or [every_class(files_of(path, classes), classes)]
+    whole, reasons = readable(found, options)
+    for side, name in zip(whole, sides or [""], strict=True):
+        require_every_class(side, classes, path / name, least=1 if sides else 2, skipped=len(reasons))
     train, val = whole if sides else split(whole[0])
-    preparation = MADE_FOR.preparation(options)
+    return of_files(train, val, classes, reasons, MADE_FOR, options, name=str(path))
+
+
+def of_files(
+    train: Files,
+    val: Files,
+    classes: tuple[str, ...],
+    reasons: dict[str, str],
+    made_for: Defaults,
+    options: DataOptions,
+    *,
+    name: str,
+    backbone: str = "resnet18",
+    kind: str = "folder",
+) -> ImageData:
+    """Files as data, with what is to be known of them."""
+    preparation = made_for.preparation(options)
     return ImageData(
-        name=str(path),
+        name=name,
         classes=classes,
         channels=3,
         size=preparation.size,
-        train=FolderSplit(train, preparation, MADE_FOR.augment(options)),
+        train=FolderSplit(train, preparation, made_for.augment(options)),
         val=FolderSplit(val, preparation),
         preparation=preparation,
-        backbone="resnet18",
-        fingerprint=fingerprint(path, train, val),
-        skipped=tuple(f"{image}: {reason}" for image, reason in skipped.items()),
+        backbone=backbone,
+        fingerprint=fingerprint(kind, train, val),
+        skipped=tuple(f"{train.root / image}: {reason}" for image, reason in reasons.items()),
     )
+
+
+def require_folder(path: Path, wanted: str) -> None:
+    """Raise where a path is none of a folder; ``wanted`` goes on after ``a`` and says what to do."""
+    if not path.is_dir():
+        told = "is a file" if path.exists() else "does not exist"
+        raise DataError(f"load: {path} {told}, wanted is a {wanted}")
+
+
+def same_classes(train: Path, val: Path) -> tuple[str, ...]:
+    """The class folders of both sides."""
+    classes = class_names(train)
+    if class_names(val) != classes:
+        other = sorted(set(classes) ^ set(class_names(val)))
+        raise DataError(
+            f"load: the classes of {train} and {val} differ: {', '.join(other[:5])} is on one side only. "
+            "Give both the same class folders."
+        )
+    return classes
 
 
 def class_names(path: Path) -> tuple[str, ...]:
@@ -82,67 +123,45 @@ def class_names(path: Path) -> tuple[str, ...]:
     return names
 
 
-def images_of(path: Path, classes: tuple[str, ...]) -> Labelled:
-    """Every file with the name of an image, at any depth of its class folder, sorted."""
-    found: Labelled = []
-    for label, name in enumerate(classes):
-        files = [Path(top) / file for top, _, names in os.walk(path / name) for file in names]
-        images = sorted(file for file in files if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
-        if not images:
+def every_class(files: Files, classes: Sequence[str]) -> Files:
+    """The files, where each class has some."""
+    counts = np.bincount(files.labels, minlength=len(classes))
+    for name, count in zip(classes, counts.tolist(), strict=True):
+        if count == 0:
             raise DataError(
-                f"load: the class {name!r} in {path} has no images. Remove its folder or add images "
+                f"load: the class {name!r} in {files.root} has no images. Remove its folder or add images "
                 f"({', '.join(sorted(SUFFIXES))})."
             )
-        found += [(image, label) for image in images]
-    return found
+    return files
 
 
-def unreadable(images: list[Path]) -> dict[Path, str]:
-    """Those that cannot be read to their end, with the reason."""
-
-    def reason(image: Path) -> str | None:
-        try:
-            check_picture(image)
-        except UnreadableError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return {image: told for image, told in zip(images, pool.map(reason, images), strict=True) if told is not None}
-
-
-def require_every_class(images: Labelled, classes: tuple[str, ...], path: Path, *, least: int, skipped: int) -> None:
+def require_every_class(files: Files, classes: Sequence[str], path: Path, *, least: int, skipped: int) -> None:
     """Raise where a class has fewer than ``least`` readable images."""
-    if not images:
+    if not len(files):
         raise DataError(f"load: none of the {skipped} images in {path} can be read. Give whole image files.")
-    labels = [label for _, label in images]
-    for label, name in enumerate(classes):
-        if labels.count(label) < least:
+    counts = np.bincount(files.labels, minlength=len(classes))
+    for name, count in zip(classes, counts.tolist(), strict=True):
+        if count < least:
             raise DataError(
-                f"load: the class {name!r} in {path} has {labels.count(label)} readable images, at least {least} "
+                f"load: the class {name!r} in {path} has {count} readable images, at least {least} "
                 "needed. Add images or remove its folder."
             )
 
 
-def split(images: Labelled) -> tuple[Labelled, Labelled]:
+def split(files: Files) -> tuple[Files, Files]:
     """Of each class every fifth image in the order of names, at least one, is validation."""
-    train: Labelled = []
-    val: Labelled = []
-    by_class: dict[int, list[Path]] = {}
-    for image, label in images:
-        by_class.setdefault(label, []).append(image)
-    for label, own in by_class.items():
-        every = min(EVERY, len(own))
-        for rank, image in enumerate(own):
-            (val if rank % every == every - 1 else train).append((image, label))
-    return train, val
+    counts = np.bincount(files.labels)
+    rank = np.concatenate([np.arange(count) for count in counts])
+    every = np.minimum(EVERY, counts)[files.labels]
+    held_out = rank % every == every - 1
+    return files.take(np.flatnonzero(~held_out)), files.take(np.flatnonzero(held_out))
 
 
-def fingerprint(path: Path, train: Labelled, val: Labelled) -> str:
+def fingerprint(kind: str, train: Files, val: Files) -> str:
     """Of the names, labels and sizes of all images."""
     digest = hashlib.sha256()
     for side in (train, val):
-        for image, label in side:
-            digest.update(f"{image.relative_to(path)}\0{label}\0{image.stat().st_size}\n".encode())
+        rows = zip(side.names, side.labels.tolist(), side.sizes.tolist(), strict=True)
+        digest.update("".join(f"{name}\0{label}\0{size}\n" for name, label, size in rows).encode(errors=ESCAPE))
         digest.update(b"\n")
-    return f"folder-{digest.hexdigest()[:16]}"
+    return f"{kind}-{digest.hexdigest()[:16]}"

@@ -54,5 +54,10 @@ class DataOptions:
     interpolation: Interpolation = "bilinear"
     """How images are resized."""
     augmentation: Augmentation = field(default_factory=Augmentation)
+    verify: Literal["whole", "ends", "sizes"] | None = None
+    """How image files are looked at before training: whole reads each to its end, ends its beginning and end, sizes
+    only finds empty ones. Left out: whole up to 50,000 files, ends for more. What was found is remembered."""
+    skip: str | None = None
+    """A file that names one image a line, under path, to leave out."""
     workers: int | None = None
     """Processes that read images; as many as there are cores, at most 4, where reading is work, else none."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +16,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+# JPEG, PNG, GIF: how a file begins, and how it ends.
+ENDS = ((b"\xff\xd8", b"\xff\xd9"), (b"\x89PNG", b"IEND\xaeB`\x82"), (b"GIF8", b"\x00;"))
 ORIENTATION = 0x0112  # the EXIF tag of how a camera was held
 MOST_PIXELS = 100_000_000  # more is a decompression bomb, or a map that has to be cut up first
 
@@ -20,33 +26,46 @@ class UnreadableError(ValueError):
     """Why a file is no image that can be read."""
 
 
-def read_picture(path: Path) -> Image:
-    """The image as 8-bit RGB, upright, the first frame of several, what is transparent on white.
+def read_picture(source: Path | bytes) -> Image:
+    """A file, or the bytes of one, as 8-bit RGB, upright, the first frame of several, what is transparent on white.
 
     Raises:
         UnreadableError: it is empty, truncated, no image, or has too many pixels.
     """
-    return _guarded(path, rgb)
+    with quiet():
+        return _guarded(source, rgb)
 
 
-def check_picture(path: Path) -> None:
-    """Read a file to its end, in less detail where its format allows, and raise as ``read_picture`` would."""
-    _guarded(path, _skim)
+def check_picture(source: Path | bytes, *, whole: bool) -> None:
+    """Raise as ``read_picture`` would, or nearly so: without the cost of all pixels.
+
+    Args:
+        source: a file or its bytes.
+        whole: read to the end, in less detail where the format allows; otherwise that only where the beginning is no
+            image of a known format, or the mark that ends an image of this format is not at the end.
+    """
+    _guarded(source, _skim if whole or not _ends(source) else _known)
 
 
-def _guarded(path: Path, use: Any) -> Any:
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of decoders. The state is that of the process: around threads, never inside them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _guarded(source: Path | bytes, use: Any) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        if path.stat().st_size == 0:
+        if (len(source) if isinstance(source, bytes) else source.stat().st_size) == 0:
             raise UnreadableError("the file is empty")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                width, height = image.size
-                if width * height > MOST_PIXELS:
-                    raise UnreadableError(f"{width}x{height} pixels are more than {MOST_PIXELS:,}")
-                return use(image)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise UnreadableError(f"{width}x{height} pixels are more than {MOST_PIXELS:,}")
+            return use(image)
     except UnreadableError:
         raise
     except UnidentifiedImageError as error:
@@ -61,6 +80,25 @@ def _guarded(path: Path, use: Any) -> Any:
 def _skim(image: Any) -> None:
     image.draft("RGB", (max(image.width // 8, 1), max(image.height // 8, 1)))
     image.load()
+
+
+def _known(image: Any) -> None:
+    """Opened is enough: the header was read."""
+
+
+def _ends(source: Path | bytes) -> bool:
+    """Whether the last bytes are those that end an image of the format that the first bytes tell."""
+    if isinstance(source, bytes):
+        first, last = source[:4], source[-12:]
+    else:
+        try:
+            with source.open("rb") as file:
+                first = file.read(4)
+                file.seek(-min(12, source.stat().st_size), os.SEEK_END)
+                last = file.read()
+        except OSError:
+            return False  # what is wrong is said by who reads it whole
+    return any(first.startswith(begin) and last.endswith(end) for begin, end in ENDS)
 
 
 def rgb(image: Any) -> Image:
