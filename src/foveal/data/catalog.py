@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from foveal.data.images import ImageData
@@ -11,7 +12,15 @@ from foveal.data.options import Augmentation, DataOptions
 from foveal.errors import DataError, OptionError
 
 SHIPPED = ("digits", "digit-pairs")
-NAMES = (*SHIPPED, "cifar10", "cifar100", "folder")
+# Names that need the path of their folder, with the function that reads it: (path, options) to data.
+READERS = {
+    "cifar10": "cifar:cifar",
+    "cifar100": "cifar:cifar",
+    "tiny-imagenet": "tiny_imagenet:tiny_imagenet",
+    "imagenet": "imagenet:imagenet",
+    "folder": "folder:folder",
+}
+NAMES = (*SHIPPED, *READERS)
 LEAST = 8  # pixels
 
 
@@ -46,19 +55,12 @@ def load_options(options: DataOptions) -> ImageData:
         raise OptionError(f"load: size must be at least {LEAST} pixels, got {options.size}. Use 8 or more.")
     if name in SHIPPED:
         return _shipped(options)
-    if name not in NAMES:
-        path = _folder_named(name, options)
-    elif options.path is None:
+    if name in READERS and options.path is None:
         raise DataError(f"load: {name} needs the path of its folder, got none. Give it with --data.path.")
-    else:
-        path = Path(options.path)
-    if name in ("cifar10", "cifar100"):
-        from foveal.data.cifar import cifar
-
-        return cifar(path, options)
-    from foveal.data.folder import folder
-
-    return folder(path, options)
+    path = _folder_named(name, options) if options.path is None or name not in READERS else Path(options.path)
+    module, _, reader = READERS.get(name, READERS["folder"]).partition(":")
+    data: ImageData = getattr(import_module(f"foveal.data.{module}"), reader)(path, options)
+    return data
 
 
 def _shipped(options: DataOptions) -> ImageData:

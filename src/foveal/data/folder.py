@@ -64,13 +64,11 @@ def folder(path: Path, options: DataOptions) -> ImageData:
     whole, reasons = readable(found, options)
     for side, name in zip(whole, sides or [""], strict=True):
         require_every_class(side, classes, path / name, least=1 if sides else 2, skipped=len(reasons))
-    train, val = whole if sides else split(whole[0])
-    return of_files(train, val, classes, reasons, MADE_FOR, options, name=str(path))
+    return of_files(whole if sides else split(whole[0]), classes, reasons, MADE_FOR, options, name=str(path))
 
 
 def of_files(
-    train: Files,
-    val: Files,
+    sides: Sequence[Files],
     classes: tuple[str, ...],
     reasons: dict[str, str],
     made_for: Defaults,
@@ -80,7 +78,8 @@ def of_files(
     backbone: str = "resnet18",
     kind: str = "folder",
 ) -> ImageData:
-    """Files as data, with what is to be known of them."""
+    """Files, those to train on and those to validate with, as data, with what is to be known of them."""
+    train, val = sides
     preparation = made_for.preparation(options)
     return ImageData(
         name=name,
