@@ -11,13 +11,13 @@ class Average:
     """The average of one model.
 
     ``decay`` is the share of the average that a step keeps. With ``warmup`` it grows from 0 as
-    ``1 - (1 + step) ** (-2/3)`` up to that.
+    ``1 - step ** (-2/3)`` up to that. ``together`` updates all tensors in one call, where none is sharded.
     """
 
-    def __init__(self, model: nn.Module, decay: float, warmup: bool) -> None:
+    def __init__(self, model: nn.Module, decay: float, warmup: bool, *, together: bool = True) -> None:
         from timm.utils.model_ema import ModelEmaV3
 
-        self._kept: Any = ModelEmaV3(model, decay=decay, use_warmup=warmup)
+        self._kept: Any = ModelEmaV3(model, decay=decay, use_warmup=warmup, foreach=together)
         self._kept.module.requires_grad_(False)
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveal.errors import OptionError
+from foveal.tasks import wrapping
 from foveal.tasks.averaging import Average
 from foveal.tasks.checkpoint import Saved
 from foveal.tasks.clock import Clock
@@ -17,6 +17,8 @@ from foveal.tasks.plan import Plan
 from foveal.tasks.task import Task
 
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+LEAST_SCALE = 2.0**-14
+"""Where the gradient scaler has fallen to this, gradients are not finite however small the loss is made."""
 
 
 class Descent:
@@ -26,29 +28,37 @@ class Descent:
         from accelerate import Accelerator
 
         self.task, self.plan, self.clock = task, plan, clock
-        self.accelerator = Accelerator()
-        self.device = self.accelerator.device
+        accelerator = Accelerator()
+        self.device = accelerator.device
+        wrapping.check_plan(plan, self.device)
         task.build()
-        self.bare = {name: model.to(self.device) for name, model in task.models.items()}
-        if plan.sync_norm:
-            self.bare = {name: _synchronised(model, self.device) for name, model in self.bare.items()}
-        self.averages = (
-            {} if plan.ema is None
-            else {name: Average(model, plan.ema, plan.ema_warmup) for name, model in self.bare.items()}
-        )  # fmt: skip
-        if saved is not None:
-            for name, model in self.weighed().items():
-                saved.load_into(name, model)
+        self.bare = {name: wrapping.synchronised(model.to(self.device), plan) for name, model in task.models.items()}
+        self.averages: dict[str, Average] = {}
+        if plan.ema is not None:
+            self.averages = {
+                name: Average(model, plan.ema, plan.ema_warmup, together=not plan.shard)
+                for name, model in self.bare.items()
+            }
+        self._weigh(saved)
+        self.wrapped = dict(self.bare)
+        if plan.shard:
+            for model in self.weighed().values():
+                wrapping.shard_(model, self.device)
+        else:
+            self.wrapped = {name: accelerator.prepare_model(model) for name, model in self.bare.items()}
         task.models = dict(self.bare)
         self.optimizers = task.optimizers()
         self.rates = {name: [group["lr"] for group in made.param_groups] for name, made in self.optimizers.items()}
-        self.wrapped: dict[str, nn.Module] = {
-            name: self.accelerator.prepare_model(model) for name, model in self.bare.items()
-        }
         if plan.compile:
             for model in self.wrapped.values():
                 model.compile()
         self.scaler = torch.amp.GradScaler(self.device.type) if plan.precision == "fp16" else None
+        self.skipped = False
+
+    def _weigh(self, saved: Saved | None) -> None:
+        if saved is not None:
+            for name, model in self.weighed().items():
+                saved.load_into(name, model)
 
     def weighed(self) -> dict[str, nn.Module]:
         """All that has weights, by the name of its file in a checkpoint."""
@@ -61,9 +71,10 @@ class Descent:
             model.train()
 
     def show(self) -> None:
-        """Give the task the models that are evaluated and kept."""
+        """Give the task the models that are evaluated and kept, the same in every process."""
         self.task.models = self.bare | {name: average.module for name, average in self.averages.items()}
         for model in self.task.models.values():
+            wrapping.share_buffers(model)
             model.eval()
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -74,44 +85,53 @@ class Descent:
 
     def step(self, parts: Sequence[Any], done: int, factor: float) -> dict[str, Tensor]:
         """Step number ``done``: each turn's forward, backward and descent. Returns what the turns wrote down."""
-        from accelerate.utils import send_to_device
-
-        for name, made in self.optimizers.items():
-            for group, rate in zip(made.param_groups, self.rates[name], strict=True):
-                group["lr"] = rate * factor
         if len(parts) != self.plan.accumulate:
             raise ValueError(f"fit: a step has {len(parts)} parts where the plan accumulates {self.plan.accumulate}")
-        parts = [send_to_device(part, self.device) for part in parts]
+        self._set_rates(factor)
+        if self.device.type != "cpu":
+            from accelerate.utils import send_to_device
+
+            parts = [send_to_device(part, self.device, non_blocking=True) for part in parts]
         written: dict[str, Tensor] = {}
+        self.skipped = False
         for turn in self.task.turns(done):
             told = self._gradients(parts, turn)
             self.clock.begin("optimizer")
             self._descend(turn)
             prefix = "" if len(self.bare) == 1 else f"{turn}_"
             written |= {prefix + name: value for name, value in told.items()}
-        self.clock.begin("average")
-        for name, average in self.averages.items():
-            average.update(self.bare[name], done + 1)
+        if self.averages:
+            self.clock.begin("average")
+            for name, average in self.averages.items():
+                average.update(self.bare[name], done + 1)
         return written
+
+    def _set_rates(self, factor: float) -> None:
+        for name, made in self.optimizers.items():
+            for group, rate in zip(made.param_groups, self.rates[name], strict=True):
+                group["lr"] = rate * factor
 
     def _gradients(self, parts: Sequence[Any], turn: str) -> dict[str, Tensor]:
         """Add up the gradient of the mean over all parts."""
+        if len(parts) == 1:
+            return self._backward(parts[0], turn, 1.0)
         sizes = [self.task.size(part) for part in parts]
         told: dict[str, Tensor] = {}
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.wrapped[turn]):
-                self.clock.begin("forward")
-                with self.autocast():
-                    said = self.task.step(part, turn)
-                share = sizes[number] / sum(sizes)
-                loss = said["loss"] if len(parts) == 1 else said["loss"] * share
-                self.clock.begin("backward")
-                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-            for name, value in said.items():
-                value = value.detach() if len(parts) == 1 else value.detach() * share
-                told[name] = told[name] + value if name in told else value
+            with nullcontext() if last else wrapping.alone(self.wrapped[turn]):
+                said = self._backward(part, turn, sizes[number] / sum(sizes))
+            told = {name: told[name] + value if name in told else value for name, value in said.items()}
         return told
+
+    def _backward(self, part: Any, turn: str, share: float) -> dict[str, Tensor]:
+        self.clock.begin("forward")
+        with self.autocast():
+            said = self.task.step(part, turn)
+        loss = said["loss"] if share == 1.0 else said["loss"] * share
+        self.clock.begin("backward")
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        return {name: value.detach() if share == 1.0 else value.detach() * share for name, value in said.items()}
 
     def _descend(self, turn: str) -> None:
         optimizer = self.optimizers[turn]
@@ -122,31 +142,25 @@ class Descent:
         if self.scaler is None:
             optimizer.step()
         else:
+            before = self.scaler.get_scale()
             self.scaler.step(optimizer)
             self.scaler.update()
+            # A scaler that has fallen this far hides a divergence; the step then counts as any other.
+            self.skipped |= LEAST_SCALE < self.scaler.get_scale() < before
         for made in self.optimizers.values():
             made.zero_grad()
 
     def state(self) -> dict[str, Any]:
-        """What the next step depends on beside the weights."""
-        return {
-            "optimizers": {name: made.state_dict() for name, made in self.optimizers.items()},
-            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+        """What the next step depends on beside the weights; every process must ask."""
+        inner = {
+            name: wrapping.whole_optimizer_state(self.bare[name], made, self.plan)
+            for name, made in self.optimizers.items()
         }
+        return {"optimizers": inner, "scaler": None if self.scaler is None else self.scaler.state_dict()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go back to where ``state`` was."""
         for name, made in self.optimizers.items():
-            made.load_state_dict(state["optimizers"][name])
+            wrapping.load_optimizer_state(self.bare[name], made, state["optimizers"][name], self.plan)
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
-
-
-def _synchronised(model: nn.Module, device: torch.device) -> nn.Module:
-    if device.type != "cuda":
-        raise OptionError(
-            f"fit: sync_norm needs CUDA, whose batch norms torch can synchronise, got {device.type}. Leave it out; on "
-            "CPUs each process normalises its own share of a batch."
-        )
-    made: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return made

@@ -1,44 +1,35 @@
 """The one loop that trains every task.
 
 What was interrupted, killed or lost power goes on from its last checkpoint and ends with the same weights, bit for bit
-on a CPU with the same number of threads: batches and augmentation depend on (seed, epoch, index) alone, learning rates
-on the step alone, and everything else is in the checkpoint.
+on a CPU with the same number of threads and processes: batches and augmentation depend on (seed, epoch, index) alone,
+learning rates on the step alone, and everything else is in the checkpoint.
 """
 
 from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from torch import Tensor
-
 from foveal.errors import DivergedError, OptionError
-from foveal.tasks import checkpoint, distributed
+from foveal.tasks import distributed
+from foveal.tasks.agreement import Lookout, by_main
 from foveal.tasks.clock import Clock, NoClock
 from foveal.tasks.descent import Descent
-from foveal.tasks.generators import generator_states, restore_generators, seed_all
+from foveal.tasks.diverged import divergence
+from foveal.tasks.generators import seed_all
+from foveal.tasks.losses import Losses
 from foveal.tasks.plan import Plan
-from foveal.tasks.run_folder import append_metrics, keep_metrics, note
+from foveal.tasks.run_folder import append_metrics
+from foveal.tasks.scalars import Scalars
+from foveal.tasks.standing import begin, process_seed, read, write, write_best
 from foveal.tasks.stop import stop_asked
 from foveal.tasks.task import Task
 
 __all__ = ["Plan", "fit"]
 
-
-@dataclass
-class Position:
-    """Where a run stands: whole epochs, steps into the next, and sums of what its steps wrote down."""
-
-    epoch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)
-    best: float | None = None
-
+CURVE = 50  # points of an epoch's loss for TensorBoard
 
 Watch = Callable[[float, Mapping[str, float]], None]
 """Called with the epochs done (a fraction within one) and the last metrics."""
@@ -47,12 +38,12 @@ Watch = Callable[[float, Mapping[str, float]], None]
 def fit(
     task: Task, plan: Plan, folder: Path, *, watch: Watch | None = None, clock: Clock | None = None
 ) -> dict[str, float]:
-    """Train a task in a folder, from its checkpoint where there is one.
+    """Train a task in a folder, from its checkpoint where there is one; in each of several processes.
 
     Args:
         task: its ``models`` afterwards are what is kept: the moving average where the plan has one.
         plan: how long, from which seed, and what surrounds each step.
-        folder: an existing one; gets ``metrics.csv`` and ``checkpoints``.
+        folder: an existing one; gets ``metrics.csv``, ``tensorboard`` and ``checkpoints``.
         watch: is told how far it is.
         clock: is told what begins.
 
@@ -60,18 +51,21 @@ def fit(
         The metrics after the last epoch, and ``train_seconds`` over all sittings.
 
     Raises:
-        DivergedError: a loss or a metric is not finite.
+        DivergedError: a loss or a metric is not finite; the batch is kept in ``diverged.pt``.
         DataError: no checkpoint is whole, or none can be written.
         OptionError: the plan asks for what this machine or task does not have.
         KeyboardInterrupt: it was interrupted; a checkpoint of that moment is there.
     """
     sitting = _Sitting(task, plan, folder, watch, clock or NoClock())
-    with stop_asked() as stop:
-        while sitting.at.epoch < plan.epochs:
-            sitting.steps(stop)
-            sitting.end_epoch(stop)
+    try:
+        with stop_asked() as stop:
+            while sitting.at.epoch < plan.epochs:
+                sitting.steps(stop)
+                sitting.end_epoch(stop)
+    finally:
+        sitting.scalars.close()
     sitting.descent.show()
-    return {**sitting.metrics, "train_seconds": sitting.at.seconds}
+    return {**sitting.at.metrics, "train_seconds": sitting.at.seconds}
 
 
 class _Sitting:
@@ -79,84 +73,92 @@ class _Sitting:
 
     def __init__(self, task: Task, plan: Plan, folder: Path, watch: Watch | None, clock: Clock) -> None:
         self.task, self.plan, self.folder, self.watch, self.clock = task, plan, folder, watch, clock
-        saved = self._read()
+        saved = by_main(lambda: read(folder))
         seed_all(plan.seed)
         self.descent = Descent(task, plan, clock, saved)
-        self.at, self.metrics = Position(), dict[str, float]()
-        seed_all(plan.seed + distributed.rank())
-        if saved is not None:
-            state = saved.state()
-            self.descent.load_state(state)
-            self.at, self.metrics = Position(**state["position"]), state["metrics"]
-            restore_generators(state["random"])
-        if distributed.is_main():
-            keep_metrics(folder, self.at.epoch)
-        self.saved = self.since = time.monotonic()
+        seed_all(process_seed(plan.seed))
+        self.at = begin(folder, saved, self.descent)
+        self.losses = Losses(self.at.sums, self.at.counted)
+        self.scalars = Scalars(folder, self.done)
+        self.lookout = Lookout(plan, self.descent.device)
+        self.main, self.since = distributed.is_main(), time.monotonic()
 
-    def _read(self) -> checkpoint.Saved | None:
-        saved = checkpoint.read(self.folder)
-        for line in saved.damage if saved is not None else ():
-            told = f"{line}. The run goes on from {saved.path}." if saved is not None else line
-            warnings.warn(told, stacklevel=4)
-            note(self.folder, told)
-        return saved
+    @property
+    def done(self) -> int:
+        """Steps since the beginning."""
+        return self.at.epoch * self.task.steps_per_epoch + self.at.step
 
     def steps(self, stop: list[int]) -> None:
         """The steps of an epoch that are left."""
-        at, task = self.at, self.task
+        at, task, each = self.at, self.task, self.task.steps_per_epoch
         self.descent.learn()
         self.clock.begin("data")
         for parts in task.batches(self.plan.seed, at.epoch, at.step):
-            done = at.epoch * task.steps_per_epoch + at.step
-            factor = task.schedule(done / task.steps_per_epoch, self.plan.epochs)
-            told = self.descent.step(parts, done, factor)
+            factor = task.schedule(self.done / each, self.plan.epochs)
+            told = self.descent.step(parts, self.done, factor)
             self.clock.begin("rest")
+            self.losses.add(at.step, told, self.descent.skipped)
             at.step += 1
-            for name, value in self._finite(told).items():
-                at.sums[name] = at.sums.get(name, 0.0) + value
-            if stop or self._due():
-                self._save()
-            if stop:
-                raise KeyboardInterrupt
+            if at.step == each or self.lookout.now(at.step):
+                self._look(bool(stop), factor)
             if self.watch is not None:
-                self.watch(at.epoch + at.step / task.steps_per_epoch, self.metrics)
+                self.watch(at.epoch + at.step / each, at.metrics)
             self.clock.begin("data")
+
+    def _look(self, stop: bool, factor: float) -> None:
+        """See how the last steps went, and write a checkpoint if one is due."""
+        bad, stop, due = self.lookout.agree(self.losses.look(), stop, self.at.step)
+        if any(bad):
+            raise divergence(self.task, self.plan, self.folder, self.at.epoch, bad)
+        every = max(1, self.task.steps_per_epoch // CURVE)
+        if self.plan.tensorboard and self.main and (self.at.step % every == 0 or not self.lookout.always):
+            rates = {f"rate/{name}": max(rate) * factor for name, rate in self.descent.rates.items()}
+            self.scalars.add(self.done, {f"step/{k}": v for k, v in self.losses.newest.items()} | rates)
+        if stop or due:
+            self._save()
+        if stop:
+            raise KeyboardInterrupt
 
     def end_epoch(self, stop: list[int]) -> None:
         """Metrics, written down, and a checkpoint if one is due."""
-        at, task = self.at, self.task
+        at = self.at
         self.clock.begin("evaluate")
         self.descent.show()
-        losses = {f"train_{name}": value / task.steps_per_epoch for name, value in at.sums.items()}
         with self.descent.autocast():
-            self.metrics = self._finite(losses | task.evaluate())
+            at.metrics = self._finite(self._mean_losses() | self.task.evaluate())
         self.clock.begin("rest")
-        at.epoch, at.step, at.sums = at.epoch + 1, 0, {}
+        at.epoch, at.step, self.losses = at.epoch + 1, 0, Losses({}, 0)
         self._count_time()
-        if distributed.is_main():
-            append_metrics(self.folder, {"epoch": at.epoch, "seconds": round(at.seconds, 3), **self.metrics})
+        by_main(self._write_metrics)
         self._keep_best()
         last = at.epoch == self.plan.epochs
-        if stop or last or self._due():
+        _, asked, due = self.lookout.agree(None, bool(stop), 0)
+        if asked or last or due:
             self._save()
         if self.watch is not None:
-            self.watch(float(at.epoch), self.metrics)
-        if stop and not last:
+            self.watch(float(at.epoch), at.metrics)
+        if asked and not last:
             raise KeyboardInterrupt
 
-    def _due(self) -> bool:
-        steps = self.plan.save_steps
-        return time.monotonic() - self.saved >= self.plan.save_seconds or (
-            steps is not None and self.at.step % steps == 0 and self.at.step > 0
-        )
+    def _mean_losses(self) -> dict[str, float]:
+        sums = distributed.summed({**self.losses.sums, "": float(self.losses.counted)})
+        count = sums.pop("")
+        return {f"train_{name}": value / count for name, value in sums.items()}
 
-    def _finite(self, values: Mapping[str, Tensor | float]) -> dict[str, float]:
-        told = {name: float(value) for name, value in values.items()}
-        for name, value in told.items():
+    def _write_metrics(self) -> None:
+        line = {"epoch": self.at.epoch, "seconds": round(self.at.seconds, 3), **self.at.metrics}
+        append_metrics(self.folder, line)
+        if self.plan.tensorboard:
+            self.scalars.add(self.done, {f"epoch/{name}": value for name, value in self.at.metrics.items()})
+            self.scalars.flush()
+
+    def _finite(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        for name, value in metrics.items():
             if not math.isfinite(value):
-                where = f"within {self.at.step} steps of epoch {self.at.epoch + 1}"
-                raise DivergedError(f"fit: {name} became {value} {where}. Use a smaller --lr.")
-        return told
+                raise DivergedError(
+                    f"fit: {name} became {value} after epoch {self.at.epoch + 1}. Use a smaller learning rate."
+                )
+        return dict(metrics)
 
     def _count_time(self) -> None:
         now = time.monotonic()
@@ -164,24 +166,21 @@ class _Sitting:
         self.since = now
 
     def _keep_best(self) -> None:
-        name = self.plan.best
+        name, at = self.plan.best, self.at
         if name is None:
             return
-        if name not in self.metrics:
-            known = ", ".join(self.metrics)
+        if name not in at.metrics:
+            known = ", ".join(at.metrics)
             raise OptionError(f"fit: best names a metric, got {name!r}. Use one of {known}.")
-        if self.at.best is None or self.metrics[name] > self.at.best:
-            self.at.best = self.metrics[name]
-            if distributed.is_main():
-                weights = {name: model.state_dict() for name, model in self.task.models.items()}
-                checkpoint.save(self.folder, weights, {"epoch": self.at.epoch, "metrics": self.metrics}, "best")
+        if at.best is None or at.metrics[name] > at.best:
+            at.best = at.metrics[name]
+            write_best(self.folder, at, self.task.models, self.plan)
 
     def _save(self) -> None:
         self.clock.begin("checkpoint")
         self._count_time()
-        if distributed.is_main():
-            position = {"position": asdict(self.at), "metrics": self.metrics, "random": generator_states()}
-            weights = {name: model.state_dict() for name, model in self.descent.weighed().items()}
-            checkpoint.save(self.folder, weights, {**position, **self.descent.state()})
-        self.saved = time.monotonic()
+        self.at.sums, self.at.counted = self.losses.sums, self.losses.counted
+        self.scalars.flush()
+        write(self.folder, self.at, self.descent)
+        self.lookout.saved = time.monotonic()
         self.clock.begin("rest")
