@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
+from math import ceil
 
 import torch
 import torch.nn.functional as F
@@ -98,13 +99,13 @@ class Classification(Task):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Each process counts its share of the images; the last batch of a share may be shorter."""
+        """Each process counts its share of the images."""
         model, top = self.models["model"], min(TOP, len(self.data.classes))
         device = next(model.parameters()).device
         sums = torch.zeros(3, dtype=torch.float64, device=device)
-        for images, labels in self._validation():
-            images, labels = images.to(device, memory_format=self.format), labels.to(device)
-            logits = model(images).float()
+        for images, labels, counted in self._validation():
+            images, labels = images.to(device, memory_format=self.format), labels[:counted].to(device)
+            logits = model(images)[:counted].float()
             ranked = logits.topk(top, 1).indices == labels[:, None]
             loss = F.cross_entropy(logits, labels, reduction="sum")
             sums += torch.stack([ranked[:, 0].sum(), ranked.sum(), loss]).double()
@@ -114,9 +115,17 @@ class Classification(Task):
         five = {"accuracy_top5": told["any"]} if top == TOP and len(self.data.classes) > TOP else {}
         return {"accuracy": told["first"], **five, "loss": told["loss"]}
 
-    def _validation(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _validation(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Batches of this process's share, and how many images of each count.
+
+        Every process gets as many batches: the parts of a model that is split over them are exchanged while it runs.
+        """
         count, me, all_ = len(self.data.val), distributed.rank(), distributed.world()
         first, end = count * me // all_, count * (me + 1) // all_
         size = max(self.part, min(EVALUATED, 4 * self.part))
         chosen = [list(range(n, min(n + size, end))) for n in range(first, end, size)]
-        return self.reader.read(self.data.val, 0, 0, chosen)
+        counted = [len(indices) for indices in chosen]
+        missing = ceil(ceil(count / all_) / size) - len(chosen)
+        read = self.reader.read(self.data.val, 0, 0, [*chosen, *[[0]] * missing])
+        for (images, labels), number in zip(read, [*counted, *[0] * missing], strict=True):
+            yield images, labels, number

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from foveal.data.images import Split
 from foveal.errors import FovealError
+from foveal.tasks.stop import leave_to_parent
 
 Images = tuple[Tensor, Tensor]
 Wanted = tuple[int, int, list[int]]
@@ -59,6 +60,7 @@ class Reader:
             batch_size=None,
             num_workers=self.workers,
             persistent_workers=True,
+            worker_init_fn=leave_to_parent,
             pin_memory=torch.cuda.is_available(),
             # A generator of its own: the loader would draw from the global one each time it starts, also when resumed.
             generator=torch.Generator().manual_seed(0),
