@@ -18,6 +18,8 @@ READERS = {
     "cifar100": "cifar:cifar",
     "tiny-imagenet": "tiny_imagenet:tiny_imagenet",
     "imagenet": "imagenet:imagenet",
+    "imagenet-shards": "shards:shards",
+    "shards": "shards:shards",
     "folder": "folder:folder",
 }
 NAMES = (*SHIPPED, *READERS)

@@ -24,7 +24,7 @@ class Paths(Sequence[Path]):
 
     def __init__(self, root: Path, names: Iterable[str]) -> None:
         packed = [os.fsencode(name) for name in names]
-        self.root, self._bytes = root, b"".join(packed)
+        self.root, self.packed = root, b"".join(packed)
         self._ends = np.cumsum([0, *map(len, packed)])
 
     def __len__(self) -> int:
@@ -38,7 +38,7 @@ class Paths(Sequence[Path]):
         if isinstance(index, slice):
             return [self[n] for n in range(*index.indices(len(self)))]
         place = range(len(self))[index]
-        return self.root / os.fsdecode(self._bytes[self._ends[place] : self._ends[place + 1]])
+        return self.root / os.fsdecode(self.packed[self._ends[place] : self._ends[place + 1]])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Paths) and list(self) == list(other)
