@@ -25,10 +25,8 @@ class Descent:
     """What a step changes. Its ``bare`` models have the names of the task; the task gets them wrapped for training."""
 
     def __init__(self, task: Task, plan: Plan, clock: Clock, saved: Saved | None) -> None:
-        from accelerate import Accelerator
-
         self.task, self.plan, self.clock = task, plan, clock
-        accelerator = Accelerator()
+        accelerator = wrapping.accelerator()
         self.device = accelerator.device
         wrapping.check_plan(plan, self.device)
         task.build()

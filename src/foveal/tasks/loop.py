@@ -58,7 +58,7 @@ def fit(
     """
     sitting = _Sitting(task, plan, folder, watch, clock or NoClock())
     try:
-        with stop_asked() as stop:
+        with stop_asked(patient=distributed.world() > 1) as stop:
             while sitting.at.epoch < plan.epochs:
                 sitting.steps(stop)
                 sitting.end_epoch(stop)

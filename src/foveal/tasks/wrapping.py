@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,6 +12,10 @@ from torch import nn
 from foveal.errors import OptionError
 from foveal.tasks import distributed
 from foveal.tasks.plan import Plan
+
+CONTAINERS = (nn.Sequential, nn.ModuleList)
+LEAST = 10_000
+"""Parameters that a block must have to be sent by itself."""
 
 
 def check_plan(plan: Plan, device: torch.device) -> None:
@@ -36,19 +41,41 @@ def synchronised(model: nn.Module, plan: Plan) -> nn.Module:
     return model
 
 
-def shard_(model: nn.Module, device: torch.device) -> None:
-    """Split the parameters of a model over all processes (FSDP), each of its direct children by itself.
+def accelerator() -> Any:
+    """Device and wrapping of this process, in the group that ``distributed.start`` made."""
+    from accelerate import Accelerator
 
-    Done with torch's own call: accelerate leaves its FSDP plugin aside on CPUs without a word.
+    # Unless it is told of the CPU, accelerate looks for no other processes there, and would train each by itself.
+    return Accelerator(cpu=distributed.world() > 1 and not torch.cuda.is_available())
+
+
+def shard_(model: nn.Module, device: torch.device) -> None:
+    """Split parameters over all processes (FSDP), in place; those of a block are whole only while it runs.
+
+    Done with torch's own call, which accelerate makes too: accelerate leaves its FSDP plugin aside on CPUs without a
+    word. Blocks are the members of sequences and lists below the model; what is in none travels with the model itself.
+    Nothing within a block is split by itself: layers read the weights of their own projections, which must be whole.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    for parameter in model.parameters():
+        # Parts are of the first axis, which must be the slowest; channels last makes it otherwise for some filters.
+        parameter.data = parameter.data.contiguous()
     mesh = init_device_mesh(device.type, (distributed.world(),))
     for child in model.children():
-        if any(True for _ in child.parameters()):
-            fully_shard(child, mesh=mesh)
+        for block in _members(child) if isinstance(child, CONTAINERS) else ():
+            if sum(parameter.numel() for parameter in block.parameters()) >= LEAST:
+                fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
+
+
+def _members(container: nn.Module) -> Iterator[nn.Module]:
+    for member in container.children():
+        if isinstance(member, CONTAINERS):
+            yield from _members(member)
+        else:
+            yield member
 
 
 def alone(model: nn.Module) -> AbstractContextManager[Any]:
