@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Protocol
 
 from foveal.cli.advise import ABOUT as ADVISE
 from foveal.cli.advise import Advise
@@ -14,15 +17,50 @@ from foveal.cli.compare import ABOUT as COMPARE
 from foveal.cli.compare import Compare
 from foveal.cli.cost import ABOUT as COST
 from foveal.cli.cost import Cost
+from foveal.cli.figure import ABOUT as FIGURE
+from foveal.cli.figure import Figure
 from foveal.cli.info import ABOUT as INFO
 from foveal.cli.info import Info
 from foveal.cli.ledger import ABOUT as LEDGER
 from foveal.cli.ledger import Ledger
 from foveal.cli.models import ABOUT as MODELS
 from foveal.cli.models import Models
+from foveal.cli.train import ABOUT as TRAIN
+from foveal.cli.train import parse as parse_train
 from foveal.errors import FovealError
 
 FAILED, INTERRUPTED = 2, 130
+
+
+class Command(Protocol):
+    """The options of a command, and what it does."""
+
+    @property
+    def when_interrupted(self) -> str:
+        """What to tell who pressed Ctrl-C."""
+
+    def run(self) -> int:
+        """Do it; returns the exit status."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A command that reads its own arguments, in the list of all."""
+
+
+OWN: dict[str, Callable[[Sequence[str]], Command]] = {"train": parse_train}
+"""Commands whose options have defaults that a file gives, so that they parse their arguments themselves."""
+COMMANDS: dict[str, tuple[Any, str]] = {
+    "advise": (Advise, ADVISE),
+    "bench": (Bench, BENCH),
+    "compare": (Compare, COMPARE),
+    "cost": (Cost, COST),
+    "figure": (Figure, FIGURE),
+    "info": (Info, INFO),
+    "ledger": (Ledger, LEDGER),
+    "models": (Models, MODELS),
+    "train": (Listed, TRAIN),
+}
 ABOUT = "The workbench for attention in vision. foveal COMMAND --help shows the options of a command."
 
 
@@ -34,14 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"foveal {foveal.__version__}")
         return 0
-    command = parse(given)
+    command: Command | None = None
     try:
+        command = OWN[given[0]](given[1:]) if given[:1] and given[0] in OWN else parse(given)
         return command.run()
     except FovealError as error:
         print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print(f"Interrupted. {command.when_interrupted}", file=sys.stderr)
+        print(f"Interrupted. {command.when_interrupted if command else ''}".rstrip(), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe has gone; the next flush at exit would say so once more.
@@ -49,18 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def parse(given: Sequence[str]) -> Advise | Bench | Compare | Cost | Info | Ledger | Models:
+def parse(given: Sequence[str]) -> Command:
     """The command with its options; says what is wrong with them and exits."""
     import tyro
 
-    commands = (
-        Annotated[Advise, tyro.conf.subcommand("advise", description=ADVISE)]
-        | Annotated[Bench, tyro.conf.subcommand("bench", description=BENCH)]
-        | Annotated[Compare, tyro.conf.subcommand("compare", description=COMPARE)]
-        | Annotated[Cost, tyro.conf.subcommand("cost", description=COST)]
-        | Annotated[Info, tyro.conf.subcommand("info", description=INFO)]
-        | Annotated[Ledger, tyro.conf.subcommand("ledger", description=LEDGER)]
-        | Annotated[Models, tyro.conf.subcommand("models", description=MODELS)]
-    )
+    named = COMMANDS.items()
+    kinds = (Annotated[kind, tyro.conf.subcommand(name, description=told)] for name, (kind, told) in named)
+    commands: Any = reduce(or_, kinds)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    return tyro.cli(commands, prog="foveal", description=ABOUT, args=given, config=config)
+    made: Command = tyro.cli(commands, prog="foveal", description=ABOUT, args=given, config=config)
+    return made

@@ -14,7 +14,13 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def network(
-    options: ModelOptions, *, classes: int, channels: int, size: int, drop_path: float | None = None
+    options: ModelOptions,
+    *,
+    classes: int,
+    channels: int,
+    size: int,
+    drop_path: float | None = None,
+    load: bool = True,
 ) -> nn.Module:
     """A network with new weights, or with those of ``options.weights``.
 
@@ -26,6 +32,7 @@ def network(
         channels: of the images.
         size: height and width of the images, to trace a mechanism's sites with.
         drop_path: largest probability that a residual branch is dropped; None leaves it to the model.
+        load: read ``options.weights``; not needed where others are loaded afterwards.
 
     Raises:
         OptionError: timm has no such model, or the model does not take an argument.
@@ -37,7 +44,7 @@ def network(
     from foveal.models.backbones import load_weights_, read_weights
 
     model = _created(options, classes, channels, drop_path)
-    if options.weights is not None:
+    if options.weights is not None and load:
         load_weights_(model, read_weights(options.weights), options.weights)
     if options.mechanism != "none":
         like = next(model.parameters())
@@ -74,13 +81,6 @@ def check_fits(model: nn.Module, name: str, *, classes: int, channels: int, size
     if not isinstance(out, torch.Tensor) or tuple(out.shape) != (2, classes):
         shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
         raise OptionError(f"{told}, got {shape} for two images. {hint}")
-
-
-def reset_norms_(model: nn.Module, options: ModelOptions) -> None:
-    """Give batch norms the momentum that their class has: the model is then again what its name makes."""
-    if options.norm_momentum is not None:
-        for norm in _norms(model):
-            norm.momentum = 0.1
 
 
 def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:

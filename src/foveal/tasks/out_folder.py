@@ -1,4 +1,4 @@
-"""The folder of a comparison: is it ours, can it be written, and is nobody else in it."""
+"""The folder that a command works in: is it ours, can it be written, and is nobody else in it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from foveal.tasks.run_folder import read_json
 LOCK = ".lock"
 
 
-def check_path(out: str | os.PathLike[str]) -> Path:
+def check_path(out: str | os.PathLike[str], who: str = "compare") -> Path:
     """The path of a folder; raises where it names nothing, or a file."""
     if not os.fspath(out).strip():
-        raise OptionError("compare: --out is empty. Give the path of a folder.")
+        raise OptionError(f"{who}: --out is empty. Give the path of a folder.")
     path = Path(out)
     if path.exists() and not path.is_dir():
-        raise DataError(f"compare: {path} is a file, a folder is wanted. Use another path for --out.")
+        raise DataError(f"{who}: {path} is a file, a folder is wanted. Use another path for --out.")
     return path
 
 
@@ -42,7 +42,7 @@ def check_out(out: Path, config: Mapping[str, Any]) -> None:
         out.rmdir()
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path, who: str = "compare") -> None:
     """Make a folder that can be written to, or say why not."""
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -50,11 +50,11 @@ def make_folder(path: Path) -> None:
     except OSError as error:
         reason = error.strerror
     if reason is not None:
-        raise DataError(f"compare: {path} cannot be written: {reason}. Use another folder for --out.")
+        raise DataError(f"{who}: {path} cannot be written: {reason}. Use another folder for --out.")
 
 
 @contextmanager
-def alone_in(out: Path) -> Iterator[None]:
+def alone_in(out: Path, who: str = "compare") -> Iterator[None]:
     """Nobody else works in this folder. The system frees the lock when the process ends, however it ends."""
     try:
         import fcntl
@@ -65,5 +65,5 @@ def alone_in(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise OptionError(f"compare: another process works in {out}. Wait for it, or use another --out.") from error
+            raise OptionError(f"{who}: another process works in {out}. Wait for it, or use another --out.") from error
         yield

@@ -129,6 +129,8 @@ class Recipe:
     """Memory format of images and convolutions; the numbers differ in rounding only."""
     sync_norm: bool = False
     """Batch norms see the batches of all processes (CUDA)."""
+    shard: bool = False
+    """Split parameters, gradients and optimiser state over the processes (FSDP) instead of repeating them (DDP)."""
     compile: bool = False
     """torch.compile the model."""
     best: str = "accuracy"

@@ -1,0 +1,290 @@
+"""One run of a recipe, in a folder of its own.
+
+A folder holds one run::
+
+    recipe.yaml         every option
+    config.json         the recipe again, with classes, preparation and what else a trained model needs to answer
+    environment.json    versions, machine, threads and commit of the first sitting
+    metrics.csv         one line an epoch
+    tensorboard/        the same to look at
+    checkpoints/        last, the one before, and best
+    model.safetensors   weights at the end, of the moving average where there is one
+    result.json         what it ended with
+
+Given again, the same call goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors.torch
+from torch import nn
+
+from foveal.data import load_options
+from foveal.data.images import ImageData
+from foveal.errors import FovealError, OptionError
+from foveal.tasks import checkpoint, distributed
+from foveal.tasks.classification import Classification
+from foveal.tasks.loop import Watch, fit
+from foveal.tasks.networks import check_fits, network
+from foveal.tasks.out_folder import LOCK, alone_in, check_path, make_folder
+from foveal.tasks.plain import as_plain
+from foveal.tasks.plan import Plan
+from foveal.tasks.recipe import Recipe
+from foveal.tasks.recipe_check import check, leaves, option
+from foveal.tasks.recipe_files import read_recipe, recipe_text
+from foveal.tasks.run_folder import environment, note, read_json, read_metrics, write_json
+from foveal.tasks.schedules import rate
+
+RECIPE, WEIGHTS = "recipe.yaml", "model.safetensors"
+# What changes no number: where the same data lie, how many processes read them, and where the recipe comes from.
+FREE = ("about.", "data.path", "data.workers", "data.verify")
+Say = Callable[[str], None]
+T = TypeVar("T")
+
+
+def train(
+    recipe: Recipe,
+    out: str | os.PathLike[str],
+    *,
+    watch: Watch | None = None,
+    say: Say | None = None,
+    save_seconds: float | None = None,
+) -> dict[str, Any]:
+    """Train a recipe in a folder, from its last checkpoint where there is one.
+
+    Under torchrun every process calls this, with the same arguments.
+
+    Args:
+        recipe: everything that decides the numbers.
+        out: folder of the run.
+        watch: is told the epochs done after each step, with the last metrics, ``step_loss`` and ``rate``.
+        say: is told in a line what is done now.
+        save_seconds: least time between two checkpoints; changes no number.
+
+    Returns:
+        What ``result.json`` holds; the same once more where the run is finished.
+
+    Raises:
+        OptionError: the recipe contradicts itself or the data, or the folder holds a run of another one.
+        DataError: data, weights or a checkpoint cannot be read, or the folder cannot be written.
+        DivergedError: the loss is no longer a number.
+        KeyboardInterrupt: it was interrupted; a checkpoint of that moment is there.
+    """
+    check(recipe)
+    joined = distributed.start()
+    try:
+        return _train(recipe, check_path(out, "train"), watch, say or _silent, save_seconds)
+    finally:
+        if joined:
+            distributed.finish()
+
+
+def plan_of(recipe: Recipe) -> Plan:
+    """What the loop needs of a recipe."""
+    return Plan(
+        recipe.epochs,
+        recipe.seed,
+        precision=recipe.precision,
+        clip=recipe.clip,
+        accumulate=recipe.accumulate,
+        ema=recipe.ema,
+        ema_warmup=recipe.ema_warmup,
+        compile=recipe.compile,
+        sync_norm=recipe.sync_norm,
+        shard=recipe.shard,
+        best=recipe.best,
+    )
+
+
+def classification(recipe: Recipe, data: ImageData) -> Classification:
+    """The task of a recipe on its data."""
+    return Classification(data, lambda: model_of(recipe, data), recipe)
+
+
+def model_of(recipe: Recipe, data: ImageData) -> nn.Module:
+    """The recipe's network for its data, with new weights."""
+    return network(
+        recipe.model,
+        classes=len(data.classes),
+        channels=data.channels,
+        size=data.size,
+        drop_path=recipe.drop_path,
+    )
+
+
+def _train(recipe: Recipe, out: Path, watch: Watch | None, say: Say, save_seconds: float | None) -> dict[str, Any]:
+    record: dict[str, Any] | None = _agreed(lambda: _held(out, recipe))
+    if record is not None:
+        say(f"finished: {out} holds the result of this recipe")
+        return record
+    say("reading the data")
+    data = load_options(recipe.data)
+    for line in data.skipped:
+        say(f"left out: {line}")
+    say("checking that the model fits the data")
+    task, model = classification(recipe, data), model_of(recipe, data)
+    check_fits(model, recipe.model.name, classes=len(data.classes), channels=data.channels, size=data.size)
+    config = config_of(recipe, data, sum(parameter.numel() for parameter in model.parameters()))
+    del model
+    _agreed(lambda: make_folder(out, "train"))
+    with alone_in(out, "train") if distributed.is_main() else nullcontext():
+        _agreed(lambda: _begin(out, recipe, config))
+        say("training")
+        plan = plan_of(recipe) if save_seconds is None else replace(plan_of(recipe), save_seconds=save_seconds)
+        metrics = fit(task, plan, out, watch=None if watch is None else _telling(watch, task))
+        return _agreed(lambda: _end(out, recipe, config, metrics))
+
+
+def config_of(recipe: Recipe, data: ImageData, parameters: int) -> dict[str, Any]:
+    """``config.json``: what a trained model needs to answer where neither data nor foveal's recipes are."""
+    own = recipe.model
+    named = own.name if own.mechanism == "none" else f"{own.name} with {own.mechanism}"
+    return {
+        "model": named,
+        "data": recipe.data.name,
+        "seed": recipe.seed,
+        "classes": list(data.classes),
+        "preparation": data.preparation.record(),
+        "parameters": parameters,
+        "data_fingerprint": data.fingerprint,
+        "recipe": as_plain(recipe),
+    }
+
+
+def _telling(watch: Watch, task: Classification) -> Watch:
+    """Adds to the metrics of the last epoch what the present step came to."""
+    recipe = task.recipe
+
+    def tell(epochs: float, metrics: Mapping[str, float]) -> None:
+        now = {"rate": rate(recipe.schedule, recipe.optimizer.lr, epochs, recipe.epochs)}
+        if task.last is not None:
+            now["step_loss"] = float(task.last)
+        watch(epochs, {**metrics, **now})
+
+    return tell
+
+
+def _held(out: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """The result that a folder holds, None where its run is not finished.
+
+    Raises:
+        OptionError: it holds a run of another recipe, or something else.
+    """
+    if not out.is_dir():
+        return None
+    if (out / RECIPE).is_file():
+        check_same(out, recipe)
+    elif any(path.name != LOCK for path in out.iterdir()):
+        raise OptionError(f"train: {out} is not empty and holds no run. Use a new folder for --out.")
+    record: dict[str, Any] | None = read_json(out / "result.json")
+    return record
+
+
+def check_same(out: Path, recipe: Recipe) -> None:
+    """Raise where a folder's run is of another recipe, with the first option that differs."""
+    held = dict(leaves(read_recipe(out / RECIPE)))
+    for name, value in leaves(recipe):
+        if not name.startswith(FREE) and held[name] != value:
+            raise OptionError(
+                f"train: {out} holds a run of another recipe: its {name} is {held[name]!r}, asked for is {value!r}. "
+                f"Use another --out, or {option(name)} as it was."
+            )
+
+
+def _begin(out: Path, recipe: Recipe, config: dict[str, Any]) -> None:
+    """Write down what is trained, or hold it against what is there."""
+    from foveal.models.weights import write_whole
+
+    held = read_json(out / "config.json")
+    if held is not None and held.get("data_fingerprint") != config["data_fingerprint"]:
+        raise OptionError(
+            f"train: {out} holds a run on other images ({held.get('data_fingerprint')} instead of "
+            f"{config['data_fingerprint']}). Use another --out, or the data as they were."
+        )
+    where = environment()
+    before = read_json(out / "environment.json")
+    if before is None:
+        write_json(out / "environment.json", where)
+    elif changed := [name for name in where if where[name] != before.get(name)]:
+        note(out, f"goes on with another {', '.join(changed)} than environment.json has")
+    if not (out / RECIPE).is_file():
+        write_whole(out / RECIPE, recipe_text(recipe).encode())
+    write_json(out / "config.json", config)
+
+
+def _end(out: Path, recipe: Recipe, config: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
+    """Write the weights, then the result: where that is, everything is."""
+    write_weights(out, recipe, config)
+    where = read_json(out / "environment.json")
+    record = {
+        "status": "done",
+        "model": config["model"],
+        "data": config["data"],
+        "seed": recipe.seed,
+        "epochs": recipe.epochs,
+        "parameters": config["parameters"],
+        **metrics,
+        **_best(out, recipe.best),
+        "environment": where,
+        "commit": where["commit"],
+    }
+    write_json(out / "result.json", record)
+    return record
+
+
+def _best(out: Path, name: str) -> dict[str, float]:
+    """The largest value of the metric that marks the best checkpoint, and the first epoch that reached it."""
+    lines = [line for line in read_metrics(out) if name in line]
+    first = max(lines, key=lambda line: (line[name], -line["epoch"]))
+    return {f"best_{name}": first[name], "best_epoch": first["epoch"]}
+
+
+def write_weights(out: Path, recipe: Recipe, config: Mapping[str, Any]) -> None:
+    """``model.safetensors`` from the last checkpoint, which is whole in whatever way the processes held the model.
+
+    ``foveal.models.load`` makes the model again; one with a mechanism that a graft has put into it has no name in timm,
+    and its file holds weights alone.
+    """
+    from foveal.models.weights import save, write_whole
+
+    prepared = config["preparation"]
+    model = network(
+        replace(recipe.model, norm_momentum=None),
+        classes=len(config["classes"]),
+        channels=prepared["channels"],
+        size=prepared["size"],
+        drop_path=recipe.drop_path,
+        load=False,
+    )
+    state = checkpoint.weights(out)
+    model.load_state_dict(state)
+    if recipe.model.mechanism == "none":
+        save(model, out / WEIGHTS, **{name: config[name] for name in ("classes", "preparation", "data")})
+    else:
+        write_whole(out / WEIGHTS, safetensors.torch.save(state, {"format": "pt"}))
+
+
+def _agreed(act: Callable[[], T]) -> T:
+    """Let the main process act and tell the others what came of it, so that none waits for one that has failed."""
+    if distributed.world() == 1:
+        return act()
+    told: tuple[Any, FovealError | None] = (None, None)
+    if distributed.is_main():
+        try:
+            told = act(), None
+        except FovealError as error:
+            told = None, error
+    result, failed = distributed.broadcast(told)
+    if failed is not None:
+        raise failed
+    return result
+
+
+def _silent(line: str) -> None: ...
