@@ -32,7 +32,7 @@ def load(name: str, *, size: int | None = None, options: DataOptions | None = No
     Args:
         name: one of ``NAMES``, or a folder with ``train/`` and ``val/`` (or neither: every fifth image is
             validation then).
-        size: height and width in pixels; None takes what the data is made for (8, 64, and 224 for a folder).
+        size: height and width in pixels; None takes what the data is made for (8, 24, and 224 for a folder).
         options: everything else; ``name`` and ``size`` go before what stands there.
 
     Raises:
@@ -55,6 +55,9 @@ def load_options(options: DataOptions) -> ImageData:
         raise OptionError(f"load: the name is empty. Use {', '.join(NAMES)}, or the path of a folder.")
     if options.size is not None and options.size < LEAST:
         raise OptionError(f"load: size must be at least {LEAST} pixels, got {options.size}. Use 8 or more.")
+    from foveal.data.augmentation import check
+
+    check(options.augmentation)
     if name in SHIPPED:
         return _shipped(options)
     if name in READERS and options.path is None:
@@ -67,7 +70,7 @@ def load_options(options: DataOptions) -> ImageData:
 
 def _shipped(options: DataOptions) -> ImageData:
     """Images that ship, which fit in memory: as they are made, or drawn as for any other set."""
-    from foveal.data.digit_pairs import digit_pairs
+    from foveal.data.digit_pairs import SIZE, digit_pairs
     from foveal.data.digits import digits
 
     if options.path is not None:
@@ -76,11 +79,14 @@ def _shipped(options: DataOptions) -> ImageData:
     drawn = replace(options.augmentation, mixup=0.0, cutmix=0.0, switch=0.5) != Augmentation()
     resized = options.interpolation != "bilinear" and not pairs
     if not drawn and not resized and options.crop_share in (None, 1.0):
-        return digit_pairs(options.size or 64) if pairs else digits(options.size or 8)
+        return digit_pairs(options.size or SIZE) if pairs else digits(options.size or 8)
+    if pairs:
+        raise OptionError(
+            "load: digit-pairs draws its own pairs for each epoch and takes no augmentation but mixup and cutmix, and "
+            "no crop_share. Leave them out."
+        )
     from foveal.data.memory import redrawn
 
-    if pairs:
-        return redrawn(digit_pairs(options.size or 64), options, Augmentation(crop="none", flip=0.0))
     shift = max(1, (options.size or 8) // 12)
     return redrawn(digits(8), options, Augmentation(crop="padded", padding=shift, flip=0.0))
 
