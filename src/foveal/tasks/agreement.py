@@ -38,7 +38,8 @@ class View:
     """What one process sees when it looks up."""
 
     bad: Bad | None
-    stop: bool
+    stop: int
+    """The signal that asked to stop; 0 for none."""
     due: bool
     interval: int
     """Steps to the next look."""
@@ -61,16 +62,16 @@ class Lookout:
         self.left -= 1
         return self.always or self.left <= 0 or self._by_steps(step)
 
-    def agree(self, bad: Bad | None, stop: bool, step: int) -> tuple[list[Bad | None], bool, bool]:
-        """What each found bad, whether to stop, and whether to write a checkpoint. Every process must call."""
+    def agree(self, bad: Bad | None, stop: list[int], step: int) -> tuple[list[Bad | None], int, bool]:
+        """What each found bad, the signal to stop by, and whether to write a checkpoint. Every process must call."""
         now = time.monotonic()
         if not self.always:
             each = max(now - self._looked, 1e-6) / max(self._interval - self.left, 1)
             self._looked, self._interval = now, max(1, int(min(INTERVAL, self.plan.save_seconds) / each))
         due = now - self.saved >= self.plan.save_seconds or self._by_steps(step)
-        views = distributed.gathered(View(bad, stop, due, self._interval))
+        views = distributed.gathered(View(bad, stop[0] if stop else 0, due, self._interval))
         self.left = self._interval = views[0].interval
-        return [view.bad for view in views], any(view.stop for view in views), views[0].due
+        return [view.bad for view in views], max(view.stop for view in views), views[0].due
 
     def _by_steps(self, step: int) -> bool:
         return self.plan.save_steps is not None and step > 0 and step % self.plan.save_steps == 0

@@ -54,7 +54,7 @@ def fit(
         DivergedError: a loss or a metric is not finite; the batch is kept in ``diverged.pt``.
         DataError: no checkpoint is whole, or none can be written.
         OptionError: the plan asks for what this machine or task does not have.
-        KeyboardInterrupt: it was interrupted; a checkpoint of that moment is there.
+        KeyboardInterrupt: it was interrupted; holds the number of the signal, and a checkpoint of that moment is there.
     """
     sitting = _Sitting(task, plan, folder, watch, clock or NoClock())
     try:
@@ -100,24 +100,24 @@ class _Sitting:
             self.losses.add(at.step, told, self.descent.skipped)
             at.step += 1
             if at.step == each or self.lookout.now(at.step):
-                self._look(bool(stop), factor)
+                self._look(stop, factor)
             if self.watch is not None:
                 self.watch(at.epoch + at.step / each, at.metrics)
             self.clock.begin("data")
 
-    def _look(self, stop: bool, factor: float) -> None:
+    def _look(self, stop: list[int], factor: float) -> None:
         """See how the last steps went, and write a checkpoint if one is due."""
-        bad, stop, due = self.lookout.agree(self.losses.look(), stop, self.at.step)
+        bad, asked, due = self.lookout.agree(self.losses.look(), stop, self.at.step)
         if any(bad):
             raise divergence(self.task, self.plan, self.folder, self.at.epoch, bad)
         every = max(1, self.task.steps_per_epoch // CURVE)
         if self.plan.tensorboard and self.main and (self.at.step % every == 0 or not self.lookout.always):
             rates = {f"rate/{name}": max(rate) * factor for name, rate in self.descent.rates.items()}
             self.scalars.add(self.done, {f"step/{k}": v for k, v in self.losses.newest.items()} | rates)
-        if stop or due:
+        if asked or due:
             self._save()
-        if stop:
-            raise KeyboardInterrupt
+        if asked:
+            raise KeyboardInterrupt(asked)
 
     def end_epoch(self, stop: list[int]) -> None:
         """Metrics, written down, and a checkpoint if one is due."""
@@ -132,13 +132,13 @@ class _Sitting:
         by_main(self._write_metrics)
         self._keep_best()
         last = at.epoch == self.plan.epochs
-        _, asked, due = self.lookout.agree(None, bool(stop), 0)
+        _, asked, due = self.lookout.agree(None, stop, 0)
         if asked or last or due:
             self._save()
         if self.watch is not None:
             self.watch(float(at.epoch), at.metrics)
         if asked and not last:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(asked)
 
     def _mean_losses(self) -> dict[str, float]:
         sums = distributed.summed({**self.losses.sums, "": float(self.losses.counted)})
