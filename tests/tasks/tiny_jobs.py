@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.tasks import tiny
 
 from foveal.errors import OptionError
 from foveal.tasks.jobs import Record, Tell, Work
-from tests.tasks import tiny
 
 EPOCHS = 3
 
@@ -43,8 +43,9 @@ class Jobs(Work):
         options: dict[str, Any] = {"stop": 7 if first and "killed" in name else 0}
         if "slow" in name:
             options["wait"] = 0.2 if first else 0.0
-        digest = train(folder, options.pop("wait", 0.0), **options)
+        digest = train(folder, options.pop("wait", 0.0), tell, **options)
         tell(float(EPOCHS), {"size": 1.0})
+        (folder / "ended").touch()
         return {"name": name, "digest": digest, "process": os.getpid(), "threads": torch.get_num_threads()}
 
     def lost(self, name: str, reason: str) -> Record:
@@ -62,10 +63,10 @@ class Patient(tiny.Tiny):
         return super().step(batch, turn)
 
 
-def train(folder: Path, wait: float, stop: int = 0) -> str:
+def train(folder: Path, wait: float, tell: Tell, stop: int = 0) -> str:
     task = Patient(stop=stop)
     task.wait, task.sign = wait, folder / "stepping"
-    tiny.fit(task, tiny.Plan(EPOCHS, 0, save_seconds=0.0 if not wait else 1000.0), folder)
+    tiny.fit(task, tiny.Plan(EPOCHS, 0, save_seconds=0.0 if not wait else 1000.0), folder, watch=tell)
     return tiny.weights_digest(task.models["model"])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from foveal.errors import BackendError, DataError, FovealError
 from foveal.tasks.jobs import PATIENCE, Events, Losses, Record, Tell, Where, Work, termination_interrupts
 
 POLL, PAUSE = 1.0, 2.0  # seconds between looks at the jobs, and between two lines of a job about itself
+KNOCK = 5.0  # seconds for a cluster to answer
 PROGRESS = ".progress"
 SEEN = 30.0  # seconds until a new file must be seen by every machine
 
@@ -189,11 +191,18 @@ def _ray() -> ModuleType:
 def _connected(ray: ModuleType, address: str) -> Iterator[None]:
     """Connected to a cluster that runs; one that this process is connected to already is taken, and kept."""
     if ray.is_initialized():
+        held = ray.get_runtime_context().gcs_address
+        if address not in ("auto", held):
+            raise BackendError(
+                f"cluster: --cluster {address} is wanted, but this process is connected to {held} already. Use --cluster "
+                "auto, or ray.shutdown() first."
+            )
         yield
         return
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         raise BackendError(
             f"cluster: no Ray cluster answers at {address!r}: {_line(error)}. Start one with ray start --head, and on "
             "every other machine with ray start --address=HOST:PORT, or leave --cluster out."
@@ -202,6 +211,13 @@ def _connected(ray: ModuleType, address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise where nobody listens: Ray itself waits for a minute there and then ends the process."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK).close()
 
 
 def _line(error: BaseException) -> str:
