@@ -159,7 +159,7 @@ def tiny_imagenet(root: Path, classes: int = 3, per_class: int = 3) -> Path:
         )
     lines = []
     for n in range(2 * classes):
-        label = (n * 2 + 1) % classes
+        label = (n * (classes - 1) + 1) % classes
         photo(folder / "val" / "images" / f"val_{n}.JPEG", label, 100 + n, (64, 64))
         lines.append(f"val_{n}.JPEG\t{WNIDS[label]}\t0\t32\t44\t62\n")
     (folder / "val" / "val_annotations.txt").write_text("".join(lines))

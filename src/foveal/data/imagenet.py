@@ -35,10 +35,15 @@ def imagenet(path: Path, options: DataOptions) -> ImageData:
     missing = [name for name in ("train", "val") if not (root / name).is_dir()]
     if missing:
         raise DataError(f"load: {root} lacks {' and '.join(f'{name}/' for name in missing)} of imagenet. {SHAPE}")
-    flat = next((folder / SOLUTION for folder in (path, root) if (folder / SOLUTION).is_file()), None)
-    if flat is not None and not any(entry.is_dir() for entry in (root / "val").iterdir()):
+    if not any(entry.is_dir() for entry in (root / "val").iterdir()):
+        listed = next((folder / SOLUTION for folder in (path, root) if (folder / SOLUTION).is_file()), None)
+        if listed is None:
+            raise DataError(
+                f"load: {root}/val/ has no class folders. Sort its images into val/<wnid>/, or put {SOLUTION}, which "
+                f"gives their classes, into {path}."
+            )
         wnids = class_names(root / "train")
-        val = _listed(root, flat, wnids)
+        val = _listed(root, listed, wnids)
     else:
         wnids = same_classes(root / "train", root / "val")
         val = every_class(files_of(root, [f"val/{wnid}" for wnid in wnids]), wnids)
