@@ -8,7 +8,12 @@ import foveal.models  # noqa: F401  registers them
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "sizes"), [("foveal_resnet_mini", 8, [8, 4, 4]), ("foveal_resnet_mini_s2", 64, [32, 16, 16])]
+    ("name", "size", "sizes"),
+    [
+        ("foveal_resnet_mini", 8, [8, 4, 4]),
+        ("foveal_resnet_mini_s2", 64, [32, 16, 16]),
+        ("foveal_resnet_mini_s2_deep", 64, [32, 16, 16]),
+    ],
 )
 def test_stages_have_the_sizes_that_their_name_says(name, size, sizes):
     model = timm.create_model(name, in_chans=1, num_classes=3).eval()
@@ -34,3 +39,15 @@ def test_weights_are_drawn_alike_from_one_seed():
 
     one, two = drawn(), drawn()
     assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize(("name", "pixels"), [("foveal_resnet_mini_s2", 19), ("foveal_resnet_mini_s2_deep", 47)])
+def test_a_position_of_the_last_map_sees_as_many_pixels_as_the_docs_say(name, pixels):
+    model = timm.create_model(name, in_chans=1, num_classes=2).double().eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(module.weight)  # timm starts the last norm of a block at zero
+    x = torch.randn(1, 1, 97, 97, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model.forward_features(x)[0, :, 12, 12].sum(), x)
+    rows = gradient[0, 0].any(1).nonzero()
+    assert int(rows.max() - rows.min()) + 1 == pixels
