@@ -25,5 +25,9 @@ class DataError(FovealError, ValueError):
     """Files or folders are missing, unreadable, or not what they should be."""
 
 
+class ElsewhereError(FovealError, RuntimeError):
+    """Another process of the same run failed, and says why; this one has nothing to add."""
+
+
 class DivergedError(FovealError, ArithmeticError):
     """A loss is no longer a number."""

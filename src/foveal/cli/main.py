@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -17,6 +19,8 @@ from foveal.cli.compare import ABOUT as COMPARE
 from foveal.cli.compare import Compare
 from foveal.cli.cost import ABOUT as COST
 from foveal.cli.cost import Cost
+from foveal.cli.evaluate import ABOUT as EVALUATE
+from foveal.cli.evaluate import Evaluate
 from foveal.cli.figure import ABOUT as FIGURE
 from foveal.cli.figure import Figure
 from foveal.cli.info import ABOUT as INFO
@@ -25,11 +29,14 @@ from foveal.cli.ledger import ABOUT as LEDGER
 from foveal.cli.ledger import Ledger
 from foveal.cli.models import ABOUT as MODELS
 from foveal.cli.models import Models
+from foveal.cli.predict import ABOUT as PREDICT
+from foveal.cli.predict import Predict
+from foveal.cli.together import hushed, speaks
 from foveal.cli.train import ABOUT as TRAIN
 from foveal.cli.train import parse as parse_train
-from foveal.errors import FovealError
+from foveal.errors import ElsewhereError, FovealError
 
-FAILED, INTERRUPTED = 2, 130
+FAILED, SIGNALLED = 2, 128
 
 
 class Command(Protocol):
@@ -55,10 +62,12 @@ COMMANDS: dict[str, tuple[Any, str]] = {
     "bench": (Bench, BENCH),
     "compare": (Compare, COMPARE),
     "cost": (Cost, COST),
+    "evaluate": (Evaluate, EVALUATE),
     "figure": (Figure, FIGURE),
     "info": (Info, INFO),
     "ledger": (Ledger, LEDGER),
     "models": (Models, MODELS),
+    "predict": (Predict, PREDICT),
     "train": (Listed, TRAIN),
 }
 ABOUT = "The workbench for attention in vision. foveal COMMAND --help shows the options of a command."
@@ -74,14 +83,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     command: Command | None = None
     try:
-        command = OWN[given[0]](given[1:]) if given[:1] and given[0] in OWN else parse(given)
+        with nullcontext() if speaks() else hushed():
+            # Every process is given the same, so what is wrong with it is said by one.
+            command = OWN[given[0]](given[1:]) if given[:1] and given[0] in OWN else parse(given)
         return command.run()
-    except FovealError as error:
-        print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+    except ElsewhereError:
         return FAILED
-    except KeyboardInterrupt:
-        print(f"Interrupted. {command.when_interrupted if command else ''}".rstrip(), file=sys.stderr)
-        return INTERRUPTED
+    except FovealError as error:
+        if command is not None or speaks():
+            print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt as error:
+        if speaks():
+            print(f"Interrupted. {command.when_interrupted if command else ''}".rstrip(), file=sys.stderr)
+        return SIGNALLED + (error.args[0] if error.args else signal.SIGINT)
     except BrokenPipeError:
         # The reader of a pipe has gone; the next flush at exit would say so once more.
         sys.stdout = None

@@ -10,6 +10,7 @@ processes therefore agree on a name first, through the same store, and that must
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from datetime import timedelta
@@ -18,8 +19,15 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+from foveal.errors import BackendError, ElsewhereError, FovealError
+
 Store = Any  # torch's stubs do not export its stores
 POLL = 0.02  # seconds between looks for the name of this attempt
+FAILED = "failed"  # the key of the word of the first process that failed
+WAIT = timedelta(seconds=3)  # for the main process to say what another has met too
+LOST = re.compile(
+    r"(closed|reset) by peer|Broken pipe|gloo.*timed out|NCCL error|remote process.*(exit|terminat)", re.I
+)
 
 
 def attempt_store(timeout: timedelta) -> tuple[Store, int, int]:
@@ -56,3 +64,39 @@ def _join(store: Store, me: int, timeout: timedelta) -> str:
         if time.monotonic() > end:
             raise TimeoutError(f"no process 0 within {timeout}")
         time.sleep(POLL)
+
+
+def said_once(error: FovealError, store: Store, me: int) -> FovealError:
+    """The error as this process has to say it; another where one of the others says it.
+
+    What all processes meet, the main one says. What one alone meets, that one says, with its number.
+    """
+    text = f"{type(error).__name__}: {error}"
+    try:
+        if me and not store.check([FAILED]):
+            _wait(store)
+        first = store.compare_set(FAILED, "", text if me == 0 else f"{me} {text}").decode()
+    except RuntimeError:  # the store went with the process that held it
+        return error
+    if me == 0:
+        return error if first == text else ElsewhereError(first)
+    if first != f"{me} {text}":
+        return ElsewhereError(first)
+    return type(error)(f"process {me}: {error}")
+
+
+def _wait(store: Store) -> None:
+    try:
+        store.wait([FAILED], WAIT)
+    except dist.DistStoreError:
+        return
+
+
+def lost(error: RuntimeError, me: int) -> BackendError:
+    """What to say when an exchange failed because another process is gone."""
+    reason = LOST.search(str(error))
+    return BackendError(
+        f"distributed: process {me} needs all processes of the run, got one that is gone "
+        f"({reason.group(0) if reason else error}). Give the same command again to go on from the checkpoint; torchrun "
+        "--max-restarts 3 does so by itself."
+    )

@@ -8,19 +8,48 @@ it goes over gloo also where gradients go over nccl, and waits for no device.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from foveal.errors import BackendError, OptionError
-from foveal.tasks.attempt import attempt_store
+from foveal.errors import BackendError, FovealError, OptionError
+from foveal.tasks.attempt import LOST, attempt_store, lost, said_once
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=10)
 """For the processes of a run to find each other, and for one to wait for the others' part of an exchange."""
+
+
+_attempt: list[Any] = []  # the store of the attempt that runs
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Within this, the processes that torchrun started are one run; an error of all of them is said by one.
+
+    Raises:
+        ElsewhereError: another process failed and says why.
+        BackendError: another process is gone.
+        OptionError: see ``start``.
+    """
+    if not start():
+        yield
+        return
+    store = _attempt[-1]
+    try:
+        yield
+    except FovealError as error:
+        raise said_once(error, store, rank()) from error
+    except RuntimeError as error:
+        if not LOST.search(str(error)):
+            raise
+        raise said_once(lost(error, rank()), store, rank()) from error
+    finally:
+        finish()
 
 
 def start() -> bool:
@@ -41,6 +70,7 @@ def start() -> bool:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         store, me, count = attempt_store(PATIENCE)
+        _attempt.append(store)
         dist.init_process_group(backend, store=store, rank=me, world_size=count, timeout=PATIENCE)
     except (dist.DistError, TimeoutError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
@@ -53,6 +83,7 @@ def start() -> bool:
 
 def finish() -> None:
     """Leave the group that ``start`` joined."""
+    _attempt.clear()
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 

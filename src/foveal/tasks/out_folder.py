@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,30 @@ def alone_in(out: Path, who: str = "compare") -> Iterator[None]:
     except ImportError:
         yield
         return
-    with open(out / LOCK, "w", encoding="utf-8") as file:
+    _close_in_forked_processes()
+    number = os.open(out / LOCK, os.O_WRONLY | os.O_CREAT, 0o644)
+    _locks.add(number)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise OptionError(f"{who}: another process works in {out}. Wait for it, or use another --out.") from error
         yield
+    finally:
+        _locks.discard(number)
+        os.close(number)
+
+
+_locks: set[int] = set()
+
+
+@cache
+def _close_in_forked_processes() -> None:
+    """Those that read data live on for seconds after this one was killed, and would keep its locks until they end."""
+
+    def close() -> None:
+        for number in _locks:
+            os.close(number)
+        _locks.clear()
+
+    os.register_at_fork(after_in_child=close)

@@ -78,12 +78,8 @@ def train(
         KeyboardInterrupt: it was interrupted; a checkpoint of that moment is there.
     """
     check(recipe)
-    joined = distributed.start()
-    try:
+    with distributed.together():
         return _train(recipe, check_path(out, "train"), watch, say or _silent, save_seconds)
-    finally:
-        if joined:
-            distributed.finish()
 
 
 def plan_of(recipe: Recipe) -> Plan:
