@@ -38,12 +38,13 @@ def readable(sides: Sequence[Files], options: DataOptions) -> tuple[list[Files],
         DataError: ``skip`` names what is no image here.
     """
     level = level_of(options, sum(map(len, sides)))
-    root = sides[0].root
-    reasons = dict.fromkeys(to_skip(options, root, [name for files in sides for name in files.names]), SKIPPED)
+    skipped = to_skip(options, sides[0].root, (name for files in sides for name in files.names))
+    reasons: Reasons = {}
     for files in sides:
         reasons |= {files.names[n]: EMPTY for n in np.flatnonzero(files.sizes == 0).tolist()}
     if level != "sizes":
         reasons |= _unreadable(sides, whole=level == "whole")
+    reasons |= dict.fromkeys(skipped, SKIPPED)
     if not reasons:
         return list(sides), {}
     kept = [np.array([n for n, name in enumerate(files.names) if name not in reasons], np.int64) for files in sides]
