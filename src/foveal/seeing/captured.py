@@ -102,7 +102,8 @@ class Captured:
 
     def parts(self) -> dict[str, Tensor]:
         """What all queries share: ``global_maps`` of efficient attention, ``slot_maps`` of external attention, both
-        ``(batch, heads, maps, *size)``, ``radius`` of explicit attention ``()`` or ``(heads,)``; empty for others."""
+        ``(batch, heads, maps, *size)``; ``radius`` of explicit attention ``()`` or ``(heads,)``; ``offset_logits`` of
+        local attention with relative positions, the mean q.r of each offset ``(heads, *window)``; empty for others."""
         with self._ready():
             found = self._reading.parts()
             return {name: self._placed(part) if name.endswith("maps") else part for name, part in found.items()}

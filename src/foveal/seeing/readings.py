@@ -14,6 +14,7 @@ from foveal.layers.base import AttentionLayer
 from foveal.layers.efficient import EfficientAttention
 from foveal.layers.explicit import ExplicitAttention
 from foveal.layers.external import ExternalAttention, MultiHeadExternalAttention
+from foveal.layers.local import LocalAttention
 from foveal.layers.registry import REGISTRY
 
 
@@ -65,6 +66,8 @@ class OfLayer:
             return {"global_maps": self.layer.global_maps(self.x)}
         if isinstance(self.layer, ExternalAttention | MultiHeadExternalAttention):
             return {"slot_maps": self.layer.slot_maps(self.x)}
+        if isinstance(self.layer, LocalAttention) and len(self.layer.relative):
+            return {"offset_logits": offset_logits(self.layer, self.x)}
         radius = self.layer.radius if isinstance(self.layer, ExplicitAttention) else None
         return {} if radius is None else {"radius": radius.detach().clone()}
 
@@ -73,6 +76,18 @@ class OfLayer:
             return self.layer.coefficients(self.x, at=at)
         shared = isinstance(self.layer, ExternalAttention | MultiHeadExternalAttention)
         return self.layer.attention_map(self.x, at=at) if shared else None
+
+
+def offset_logits(layer: LocalAttention, x: Tensor) -> Tensor:
+    """q.r of every offset of the window, mean over queries and batch: ``(heads, *window)``."""
+    mean = layer.split(layer.query(x)).flatten(3).mean((0, 3))
+    depths = [table.shape[2] for table in layer.relative]
+    own = mean.split(depths, 1) if sum(depths) == mean.shape[1] else [mean] * len(depths)
+    total = mean.new_zeros(mean.shape[0], *[1] * len(depths))
+    for axis, (q, table) in enumerate(zip(own, layer.relative, strict=True)):
+        logits = torch.einsum("hd,hod->ho", q, table.expand(len(q), -1, -1)) * layer.scale
+        total = total + logits.reshape(len(q), *[-1 if a == axis else 1 for a in range(len(depths))])
+    return total
 
 
 class OfTokens:

@@ -11,7 +11,11 @@ from math import dist
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from foveal.errors import DataError, OptionError
+from foveal.viz.overlay import data_uri
 from foveal.viz.scale import Box, place_labels
 
 if TYPE_CHECKING:
@@ -51,15 +55,37 @@ class Words:
     colour: str = INK
 
 
+@dataclass(frozen=True)
+class Image:
+    """``pixels`` are bytes ``(rows, columns, 3)``, stretched over ``size`` from the upper left corner ``at``."""
+
+    at: Point
+    size: Point
+    pixels: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A filled rectangle."""
+
+    at: Point
+    size: Point
+    colour: str
+
+
+Shape = Line | Dot | Words | Image | Bar
+
+
 @dataclass
 class Canvas:
-    """Shapes in the order in which they are drawn."""
+    """Shapes in the order in which they are drawn. ``fine`` squared samples make a pixel of a PNG."""
 
     width: int
     height: int
-    shapes: list[Line | Dot | Words] = field(default_factory=list)
+    shapes: list[Shape] = field(default_factory=list)
+    fine: int = _FINE
 
-    def add(self, *shapes: Line | Dot | Words) -> None:
+    def add(self, *shapes: Shape) -> None:
         self.shapes += shapes
 
     def write(self, path: str | os.PathLike[str]) -> Path:
@@ -112,7 +138,13 @@ def svg(canvas: Canvas) -> str:
     )
 
 
-def _svg(shape: Line | Dot | Words) -> str:
+def _svg(shape: Shape) -> str:
+    if isinstance(shape, Image | Bar):
+        (x, y), (wide, high) = shape.at, shape.size
+        box = f'x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{high:.1f}"'
+        if isinstance(shape, Bar):
+            return f'<rect {box} fill="{shape.colour}"/>'
+        return f'<image {box} preserveAspectRatio="none" href="{data_uri(shape.pixels)}"/>'
     if isinstance(shape, Line):
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in shape.points)
         dash = f' stroke-dasharray="{_DASH[0]:g} {_DASH[1]:g}"' if shape.dashed else ""
@@ -131,19 +163,29 @@ def _svg(shape: Line | Dot | Words) -> str:
 
 
 def _write_png(canvas: Canvas, path: Path) -> None:
-    from PIL import Image, ImageDraw
+    import PIL.Image
+    from PIL import ImageDraw
 
-    scale = _PIXELS * _FINE
-    picture = Image.new("RGB", (canvas.width * scale, canvas.height * scale), "white")
+    scale = _PIXELS * canvas.fine
+    picture = PIL.Image.new("RGB", (canvas.width * scale, canvas.height * scale), "white")
     draw = ImageDraw.Draw(picture)
     for shape in canvas.shapes:
-        _paint(draw, shape, scale)
-    picture.reduce(_FINE).save(path, format="PNG", optimize=True)
+        if isinstance(shape, Image):
+            wide, high = (round(length * scale) for length in shape.size)
+            stretched = PIL.Image.fromarray(shape.pixels).resize((wide, high), PIL.Image.Resampling.NEAREST)
+            picture.paste(stretched, (round(shape.at[0] * scale), round(shape.at[1] * scale)))
+        else:
+            _paint(draw, shape, scale)
+    picture.reduce(canvas.fine).save(path, format="PNG", optimize=True)
 
 
-def _paint(draw: ImageDraw.ImageDraw, shape: Line | Dot | Words, scale: int) -> None:
+def _paint(draw: ImageDraw.ImageDraw, shape: Line | Dot | Words | Bar, scale: int) -> None:
     from PIL import ImageFont
 
+    if isinstance(shape, Bar):
+        (x, y), (wide, high) = shape.at, shape.size
+        draw.rectangle((x * scale, y * scale, (x + wide) * scale, (y + high) * scale), fill=shape.colour)
+        return
     if isinstance(shape, Line):
         pieces = _dashes(shape.points) if shape.dashed else [shape.points]
         for piece in pieces:

@@ -1,0 +1,89 @@
+"""What figures and the explorer show: a trained run, or a network by name with weights drawn at random."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foveal.data.preparation import IMAGENET_MEAN, IMAGENET_STD, Preparation
+from foveal.errors import DataError, NoMatchError, OptionError
+from foveal.tasks.trained import Trained, open_run
+
+SEED = 0
+SAMPLES = ("china", "flower", *(f"digit-{n}" for n in range(10)))
+
+
+def shown(text: str) -> tuple[str, Trained]:
+    """A label and a model from ``[label=]NAME[,option=value…]`` or ``[label=]RUN``.
+
+    NAME is one of timm, foveal's own included, with weights of seed 0; RUN what ``open_run`` opens.
+
+    Raises:
+        NoMatchError: there is neither a model nor a run of this name.
+        OptionError: the text is empty, or an option is wrong.
+    """
+    from foveal.analysis.target import find, parse_options
+
+    first, *options = text.split(",")
+    label, equals, name = first.rpartition("=")
+    if not name.strip():
+        raise OptionError(f"figure: --model {text!r} names no model. Use a name, a run, or label=name.")
+    if Path(name).exists():
+        trained = open_run(name)
+        return (label if equals else trained.name), trained
+    if "/" in name:
+        raise DataError(f"figure: there is no run {name!r}, and no model has a slash in its name.")
+    torch.manual_seed(SEED)
+    try:
+        target = find(name, options=parse_options(options))
+    except NoMatchError as error:
+        raise NoMatchError(f"figure: there is no run and no model {name!r}: {error}") from error
+    model = target.build(target.default).eval()
+    if not hasattr(model, "default_cfg") or len(target.default) != 2:
+        raise OptionError(f"figure: {name!r} is a layer, a whole model is wanted. Use foveal_local_resnet26, say.")
+    made = Trained(
+        model, tuple(str(n) for n in range(getattr(model, "num_classes", 1000))), prepared(model, target.channels),
+        Path(name), name, weights=f"drawn at random, seed {SEED}",
+    )  # fmt: skip
+    return (label if equals else name), made
+
+
+def prepared(model: Any, channels: int) -> Preparation:
+    """How a model of timm wants its images."""
+    told = model.default_cfg
+    size = told.get("input_size", (3, 224, 224))[-1]
+    mean, std = told.get("mean", IMAGENET_MEAN), told.get("std", IMAGENET_STD)
+    if len(mean) != channels:
+        mean, std = (0.5,) * channels, (0.5,) * channels
+    share, way = told.get("crop_pct", 0.875), told.get("interpolation", "bilinear")
+    return Preparation(
+        size, share, way if way in ("nearest", "bilinear") else "bicubic", tuple(mean), tuple(std), channels
+    )
+
+
+def sample(name: str) -> Any:
+    """A PIL image by the path of a file, or one that ships with scikit-learn: ``china``, ``flower``, ``digit-3``.
+
+    Raises:
+        DataError: there is no such file, or it is no image.
+    """
+    from PIL import Image
+
+    from foveal.data.picture import UnreadableError, read_picture
+
+    if name in SAMPLES and not Path(name).exists():
+        from sklearn.datasets import load_digits, load_sample_image
+
+        if not name.startswith("digit-"):
+            return Image.fromarray(load_sample_image(f"{name}.jpg"))
+        digits = load_digits()
+        first = int((digits.target == int(name[-1])).argmax())
+        return Image.fromarray((digits.images[first] / 16 * 255).round().astype("uint8"))
+    if not Path(name).is_file():
+        raise DataError(f"figure: there is no image {name!r}. Give a file, or china, flower, digit-0 to digit-9.")
+    try:
+        return read_picture(Path(name))
+    except UnreadableError as error:
+        raise DataError(f"figure: {name} is no image that can be read: {error}. Give another.") from error
