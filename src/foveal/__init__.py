@@ -1,7 +1,7 @@
 """foveal: the workbench for attention in vision.
 
-Everything below is loaded when it is first used: operations, layers and grafts need torch alone; ``compare`` brings
-timm, torchvision and the rest.
+Everything below is loaded when it is first used: operations, layers and grafts need torch alone; ``compare`` and
+``open_run`` bring timm, torchvision and the rest.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from foveal.seeing import capture
     from foveal.tasks.compare import compare
+    from foveal.tasks.trained import open_run
 
 __version__ = "0.1.0"
 
@@ -65,6 +66,7 @@ __all__ = [
     "external_attention",
     "insert_",
     "local_attention",
+    "open_run",
     "replace_",
 ]
 
@@ -75,6 +77,8 @@ def _room(name: str) -> str:
     """The module that holds a public name."""
     if name == "compare":
         return "foveal.tasks.compare"
+    if name == "open_run":
+        return "foveal.tasks.trained"
     if name == "capture":
         return "foveal.seeing"
     if name in ("Graft", "Site") or name.endswith("_"):

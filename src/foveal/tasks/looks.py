@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +69,7 @@ def model_maps(
     """For each image the attention of its point, the evidence, the answer, and which layer was asked."""
     with noting(model) as seen:
         evidence, predicted = grad_cam(model, images)
-    where, attention = attention_maps(seen, points, images.shape[2:])
+    where, attention, _ = attention_maps(seen, points, images.shape[2:])
     return [
         {
             "attention": attention[n],
@@ -94,8 +94,16 @@ def noting(model: nn.Module) -> Iterator[Seen]:
             handle.remove()
 
 
-def attention_maps(seen: Seen, points: list[tuple[int, int]], size: torch.Size) -> tuple[str, list[Array | None]]:
-    """The layer that was asked, and for each image of the pass what its point looks at.
+class Maps(NamedTuple):
+    """What one layer weighs: for each image the weights of its point, or of all points alike (a spatial gate)."""
+
+    where: str
+    weights: list[Array | None]
+    of_points: bool
+
+
+def attention_maps(seen: Seen, points: list[tuple[int, int]], size: torch.Size) -> Maps:
+    """For each image of a pass what its point looks at; None for each where no layer weighs positions.
 
     Args:
         seen: from ``noting``.
@@ -103,9 +111,10 @@ def attention_maps(seen: Seen, points: list[tuple[int, int]], size: torch.Size) 
         size: height and width of the images.
     """
     if not seen:
-        return "", [None] * len(points)
+        return Maps("", [None] * len(points), of_points=False)
     where, (layer, x) = _finest(seen)
-    return where, [_attention(layer, x[n : n + 1], point, size) for n, point in enumerate(points)]
+    weights = [_attention(layer, x[n : n + 1], point, size) for n, point in enumerate(points)]
+    return Maps(where, weights, isinstance(layer, AttentionLayer))
 
 
 def _finest(seen: Seen) -> tuple[str, tuple[nn.Module, Tensor]]:
@@ -151,7 +160,7 @@ def _attention(layer: nn.Module, x: Tensor, point: tuple[int, int], size: torch.
         weights = layer.gate(layer.conv(both))[0, 0]  # type: ignore[operator]
     else:
         return None
-    array: Array = weights.double().numpy()
+    array: Array = weights.double().cpu().numpy()
     return array
 
 
