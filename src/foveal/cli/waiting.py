@@ -30,3 +30,20 @@ def bar(title: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[ob
             begun += 1
 
         yield step
+
+
+@contextmanager
+def counter(noun: str, *, total: int | None = None, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Gives what is to be told of how many are done. Shown only where standard error is a terminal.
+
+    What is printed meanwhile still goes to standard output.
+    """
+    console = Console(stderr=True, quiet=quiet)
+    if not console.is_terminal:
+        yield lambda done: None
+        return
+    many = TextColumn("{task.completed:,.0f} " + noun) if total is None else MofNCompleteColumn()
+    columns = (*(() if total is None else (TextColumn(noun), BarColumn())), many, TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as shown:
+        task = shown.add_task(noun, total=total)
+        yield lambda done: shown.update(task, completed=done)

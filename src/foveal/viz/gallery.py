@@ -19,12 +19,12 @@ def gallery(looks: Sequence[Mapping[str, Any]], swatches: Mapping[str, str]) -> 
     return "".join(_look(look, swatches) for look in looks)
 
 
-def legend() -> str:
-    """The scale that all maps share."""
+def legend(top: str = "largest value of the map") -> str:
+    """The scale that all maps share, and what its end stands for."""
     ramp = to_bytes(np.repeat(colours(np.linspace(0, 1, 128))[None], 8, axis=0))
     return (
         f'<p class="legend"><span>0</span><img src="{data_uri(ramp)}" alt="from dark violet to yellow">'
-        "<span>largest value of the map</span></p>"
+        f"<span>{escape(top)}</span></p>"
     )
 
 
