@@ -56,15 +56,15 @@ def test_every_image_is_shown_with_its_classes_in_one_file_without_addresses(tmp
 
 
 def test_a_map_lies_beside_its_image_with_the_point_that_looks(tmp_path):
-    text = written(tmp_path / "s.html", [answer(attention=np.eye(2), point=(1, 2))])
+    text = written(tmp_path / "s.html", [answer(attention=np.eye(2), point=(1, 2), layer="layer3.0.conv2")])
     assert text.count('<i class="point" style="top:37.50%;left:62.50%">') == 2
-    assert "where the marked point looks" in text
+    assert "where the marked point looks: the head-averaged weights of layer3.0.conv2" in text
     assert "where the marked point looks" not in written(tmp_path / "s.html", [answer()])
 
 
 def test_a_weighting_for_all_positions_has_no_marked_point(tmp_path):
     text = written(tmp_path / "s.html", [answer(attention=np.eye(2))])
-    assert "weights of all positions" in text and '<i class="point"' not in text
+    assert "for all points alike" in text and '<i class="point"' not in text
 
 
 def test_large_pictures_are_made_small(tmp_path):

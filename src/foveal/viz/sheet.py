@@ -57,6 +57,7 @@ class Answer:
         top: the most probable classes and their probabilities, the first first.
         attention: ``(rows, columns)`` weights of one position, of any resolution; None where the model has none.
         point: that position in pixels of the picture; None where the weights are the same for all positions.
+        layer: whose weights they are.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Answer:
     top: Sequence[tuple[str, float]]
     attention: Array | None = None
     point: tuple[int, int] | None = None
+    layer: str = ""
 
 
 class Sheet:
@@ -71,16 +73,20 @@ class Sheet:
 
     Args:
         path: the file to write.
-        facts: what was asked, and with which model.
+        facts: which model answers.
+        command: that makes the sheet.
         most: images that are shown; more are counted only, and the sheet says so.
 
     Raises:
         DataError: the file cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], facts: Mapping[str, object], *, most: int = MOST) -> None:
-        self.path, self.facts, self.most = Path(path), facts, most
-        self.images = self.shown = self.attended = self.unread = 0
+    def __init__(
+        self, path: str | os.PathLike[str], facts: Mapping[str, object], *, command: str = "", most: int = MOST
+    ) -> None:
+        self.path, self.facts, self.command, self.most = Path(path), facts, command, most
+        self.images = self.shown = self.unread = 0
+        self.layers: dict[str, bool] = {}  # whether their weights are of a point
         self.predicted: Counter[str] = Counter()
         self.failures: list[tuple[str, str]] = []
 
@@ -101,7 +107,8 @@ class Sheet:
         self.predicted[answer.top[0][0]] += 1
         if self.shown < self.most:
             self.shown += 1
-            self.attended += answer.attention is not None
+            if answer.attention is not None:
+                self.layers[answer.layer] = answer.point is not None
             try:
                 self._cards.write(_card(answer))
             except OSError as problem:
@@ -121,7 +128,7 @@ class Sheet:
                 file.write(head + self._top() + '<div class="answers">')
                 self._cards.seek(0)
                 shutil.copyfileobj(self._cards, file)
-                file.write("</div>" + self._failed() + tail)
+                file.write(f"</div>{self._failed()}{self._origin()}{tail}")
             part.replace(self.path)
         except OSError as problem:
             raise self._unwritten(problem) from problem
@@ -136,11 +143,9 @@ class Sheet:
 
     def _top(self) -> str:
         told = "Each picture is what the model gets: resized and cut to its size as validation does."
-        if self.attended:
-            told += (
-                " Beside it, where the marked point looks: the head-averaged weights of the last attention layer that "
-                "runs on a map fine enough to look at."
-            )
+        for layer, of_point in self.layers.items():
+            whose = "where the marked point looks: the head-averaged" if of_point else "for all points alike: the"
+            told += f" Beside it, {whose} weights of {escape(layer)}."
         notes = []
         if self.shown < self.images:
             notes.append(f"The first {self.shown:,} of {self.images:,} images are shown; the counts are of all.")
@@ -151,7 +156,7 @@ class Sheet:
             f'<header><p class="kind">foveal predict</p><h1>{_title(self.images)}</h1>'
             f"{definitions(self.facts, 'facts')}{notice}</header>"
             f"<h2>Most probable classes</h2>{self._counts()}"
-            f'<h2>Images</h2><p class="soft">{told}</p>{legend() if self.attended else ""}'
+            f'<h2>Images</h2><p class="soft">{told}</p>{legend() if self.layers else ""}'
         )
 
     def _counts(self) -> str:
@@ -162,6 +167,9 @@ class Sheet:
         left = len(self.predicted) - len(common)
         rest = f'<p class="soft under">and {left:,} other classes, less often each</p>' if left else ""
         return f'<ol class="bars counts">{"".join(rows)}</ol>{rest}'
+
+    def _origin(self) -> str:
+        return f"<h2>Command</h2><pre>{escape(self.command)}</pre>" if self.command else ""
 
     def _failed(self) -> str:
         if not self.failures:

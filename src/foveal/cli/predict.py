@@ -1,0 +1,114 @@
+"""``foveal predict``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from foveal.cli.said import check_folder, print_written
+from foveal.errors import DataError, OptionError
+
+if TYPE_CHECKING:
+    from foveal.tasks.predict import Looking, Prediction
+    from foveal.tasks.trained import Trained
+    from foveal.viz.sheet import Sheet
+
+ABOUT = """Say what is on images: one line of JSON for each on standard output, as they come.
+RUN is a folder of foveal train, one run of foveal compare, or a .safetensors file of foveal.models.save. IMAGES are
+files, folders with images at any depth, or globs. The data set need not be there.
+
+examples:
+  foveal predict runs/cifar photo.jpg
+  foveal predict runs/cifar photos/ 'more/**/*.png' --top 3 > answers.jsonl
+  foveal predict runs/demo/runs/local-0 digits/ --sheet digits.html
+  foveal predict runs/cifar photos/ | jq -r 'select(.top) | [.image, .top[0].class] | @tsv'
+"""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """The options of ``predict``."""
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run, or a file of a model."""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES…")] = ()
+    """Files, folders, globs."""
+    top: int = 5
+    """Classes of each image."""
+    which: Literal["last", "best"] = "last"
+    """Weights after the last epoch, or after the best."""
+    batch_size: int = 64
+    """Images that go through the model at a time."""
+    sheet: Annotated[str | None, tyro.conf.arg(metavar="FILE.html")] = None
+    """Also write the images with their answers as one HTML file, which shows the first 1,000."""
+    attention: Literal["marked", "centre", "none"] | None = None
+    """On the sheet, where a point looks: the one that stands out most (marked), or the centre. Marked where the model
+    has an attention layer."""
+
+    when_interrupted = "What was printed stands; no sheet was written."
+
+    def run(self) -> int:
+        self._check()
+        from foveal.cli.waiting import counter
+        from foveal.tasks.predict import has_attention, predict
+        from foveal.tasks.trained import open_run
+
+        trained = open_run(self.source, which=self.which)
+        looking: Looking = self.attention or ("marked" if has_attention(trained) else "none")
+        looking = looking if self.sheet is not None else "none"
+        unread = count = 0
+        with ExitStack() as stack:
+            sheet = None if self.sheet is None else stack.enter_context(self._sheet(trained, self.sheet))
+            # Where standard output is a terminal, its lines tell how far it is.
+            tell = stack.enter_context(counter("images", quiet=sys.stdout.isatty()))
+            answers = predict(trained, self.images, top=self.top, batch_size=self.batch_size, looking=looking)
+            for count, prediction in enumerate(answers, start=1):
+                print(json.dumps(prediction.record()), flush=True)
+                unread += prediction.error is not None
+                if sheet is not None:
+                    show(sheet, prediction)
+                tell(count)
+        if self.sheet is not None:
+            print_written(self.sheet, quiet=True)
+        if unread:
+            raise DataError(
+                f"predict: {unread} of {count} images could not be read; each has a line with its error. Give whole "
+                "image files."
+            )
+        return 0
+
+    def _check(self) -> None:
+        if not self.images:
+            raise OptionError("predict: no images are named. Give files, folders or globs after the run.")
+        if self.attention is not None and self.sheet is None:
+            raise OptionError(f"predict: --attention {self.attention} is drawn on a sheet. Add --sheet FILE.html.")
+        if self.sheet is not None and not self.sheet.lower().endswith((".html", ".htm")):
+            raise OptionError(f"predict: --sheet must end in .html, got {self.sheet!r}.")
+        check_folder("--sheet", self.sheet)
+
+    def _sheet(self, trained: Trained, path: str) -> Sheet:
+        from foveal.viz.sheet import Sheet
+
+        return Sheet(path, trained.facts(), command=self._command())
+
+    def _command(self) -> str:
+        named = [*self.images[:3], *(["…"] if len(self.images) > 3 else [])]
+        return shlex.join(["foveal", "predict", self.source, *named]).replace("'…'", "…")
+
+
+def show(sheet: Sheet, prediction: Prediction) -> None:
+    """Put a prediction on a sheet."""
+    from foveal.viz.sheet import Answer
+
+    if prediction.error is not None or prediction.picture is None:
+        sheet.fail(prediction.image, prediction.error or "")
+        return
+    picture = prediction.picture.movedim(0, -1).numpy()
+    seen = prediction.attention, prediction.point, prediction.layer
+    sheet.add(Answer(prediction.image, picture, prediction.top, *seen))
