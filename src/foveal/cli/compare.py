@@ -48,6 +48,13 @@ class Compare:
     """Highest learning rate; 0.005, or 0.0005 with --weights."""
     jobs: int = 1
     """Runs at a time, each with its share of the threads; small models gain most."""
+    cluster: str | None = None
+    """Run on a Ray cluster instead: auto for the one that this machine belongs to, or its address. --out must be a
+    folder that every machine sees."""
+    cpus: int = 1
+    """Cores of a run on a cluster."""
+    gpus: float = 0.0
+    """GPUs of a run on a cluster, or a share of one."""
     threads: int | None = None
     """Threads of all runs together; all cores where left out."""
     json: bool = False
@@ -69,7 +76,8 @@ class Compare:
             results = compare(
                 self.data, out=self.out, backbone=self.backbone, mechanisms=split_names(self.mechanisms),
                 epochs=self.epochs, seeds=self.seeds, sites=split_names(self.sites), weights=self.weights,
-                batch_size=self.batch_size, size=self.size, lr=self.lr, jobs=self.jobs, watch=watch,
+                batch_size=self.batch_size, size=self.size, lr=self.lr, jobs=self.jobs, cluster=self.cluster,
+                cpus=self.cpus, gpus=self.gpus, watch=watch,
             )  # fmt: skip
         if self.json:
             print(json.dumps(results["records"], indent=1))

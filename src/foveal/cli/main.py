@@ -31,6 +31,8 @@ from foveal.cli.models import ABOUT as MODELS
 from foveal.cli.models import Models
 from foveal.cli.predict import ABOUT as PREDICT
 from foveal.cli.predict import Predict
+from foveal.cli.sweep import ABOUT as SWEEP
+from foveal.cli.sweep import parse as parse_sweep
 from foveal.cli.together import hushed, speaks
 from foveal.cli.train import ABOUT as TRAIN
 from foveal.cli.train import parse as parse_train
@@ -55,7 +57,7 @@ class Listed:
     """A command that reads its own arguments, in the list of all."""
 
 
-OWN: dict[str, Callable[[Sequence[str]], Command]] = {"train": parse_train}
+OWN: dict[str, Callable[[Sequence[str]], Command]] = {"sweep": parse_sweep, "train": parse_train}
 """Commands whose options have defaults that a file gives, so that they parse their arguments themselves."""
 COMMANDS: dict[str, tuple[Any, str]] = {
     "advise": (Advise, ADVISE),
@@ -68,6 +70,7 @@ COMMANDS: dict[str, tuple[Any, str]] = {
     "ledger": (Ledger, LEDGER),
     "models": (Models, MODELS),
     "predict": (Predict, PREDICT),
+    "sweep": (Listed, SWEEP),
     "train": (Listed, TRAIN),
 }
 ABOUT = "The workbench for attention in vision. foveal COMMAND --help shows the options of a command."

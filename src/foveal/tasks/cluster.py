@@ -194,8 +194,8 @@ def _connected(ray: ModuleType, address: str) -> Iterator[None]:
         held = ray.get_runtime_context().gcs_address
         if address not in ("auto", held):
             raise BackendError(
-                f"cluster: --cluster {address} is wanted, but this process is connected to {held} already. Use --cluster "
-                "auto, or ray.shutdown() first."
+                f"cluster: --cluster {address} is wanted, but this process is connected to {held} already. Use "
+                "--cluster auto, or ray.shutdown() first."
             )
         yield
         return
