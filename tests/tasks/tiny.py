@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ STEPS = 5
 class Tiny(Task):
     """Learns nothing in particular, with dropout, batch norm, and noise from Python and NumPy."""
 
-    def __init__(self, stop: int = 0, how: int = signal.SIGKILL, lr: float = 1e-2) -> None:
-        self.stop, self.how, self.lr, self.steps_per_epoch = stop, how, lr, STEPS
+    def __init__(self, stop: int = 0, how: int = signal.SIGKILL, lr: float = 1e-2, parts: int = 1) -> None:
+        self.stop, self.how, self.lr, self.parts, self.steps_per_epoch = stop, how, lr, parts, STEPS
 
     def build(self) -> None:
         self.models = {"model": nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))}
@@ -36,9 +37,10 @@ class Tiny(Task):
     def optimizers(self) -> dict[str, Optimizer]:
         return {"model": AdamW(decayed(self.models["model"], 0.1), lr=self.lr)}
 
-    def batches(self, seed: int, epoch: int, start: int) -> Iterable[list[Any]]:
+    def batches(self, seed: int, epoch: int, start: int) -> Iterable[list[Tensor]]:
         for n in range(start, STEPS):
-            yield [torch.randn(6, 4, generator=torch.Generator().manual_seed(1000 * seed + 10 * epoch + n))]
+            images = torch.randn(7, 4, generator=torch.Generator().manual_seed(1000 * seed + 10 * epoch + n))
+            yield list(images.tensor_split(self.parts))
 
     def step(self, batch: Any, turn: str) -> Mapping[str, Tensor]:
         noise = random.random() + float(np.random.rand())
@@ -55,11 +57,16 @@ class Tiny(Task):
         return {"size": float(self.models["model"](torch.ones(1, 4)).abs())}
 
 
+def plan(epochs: int = 3, seed: int = 0, **options: Any) -> Plan:
+    """A checkpoint after every step, and nothing for TensorBoard, whose import takes longer than the training."""
+    return replace(Plan(epochs, seed, save_seconds=0.0, tensorboard=False), **options)
+
+
 def train(folder: Path, epochs: int = 3, seed: int = 0, **options: Any) -> str:
     """Train in a folder and name the weights."""
     folder.mkdir(exist_ok=True, parents=True)
     task = Tiny(**options)
-    fit(task, Plan(epochs, seed, save_seconds=0.0), folder)
+    fit(task, plan(epochs, seed), folder)
     return weights_digest(task.models["model"])
 
 

@@ -21,8 +21,9 @@ def generator_states() -> dict[str, Any]:
     """Where the generators of this process stand; its current CUDA device is one of them."""
     numpy_state = np.random.get_state(legacy=False)
     assert isinstance(numpy_state, dict)
+    version, internal, gauss = random.getstate()
     return {
-        "python": random.getstate(),
+        "python": (version, torch.tensor(internal), gauss),
         "numpy": {
             "key": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
             "pos": int(numpy_state["state"]["pos"]),
@@ -36,7 +37,7 @@ def generator_states() -> dict[str, Any]:
 def restore_generators(states: Mapping[str, Any]) -> None:
     """Put every generator back to where ``generator_states`` saw it."""
     version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
+    random.setstate((version, tuple(internal.tolist()), gauss))
     saved = states["numpy"]
     key = saved["key"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", key, saved["pos"], *saved["gauss"]))
