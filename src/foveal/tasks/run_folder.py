@@ -7,7 +7,9 @@ import io
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from foveal.errors import DataError
 from foveal.tasks.checkpoint import write_flushed
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "scikit-learn", "pillow")
+VARIABLES = ("FOVEAL_BACKEND", "FOVEAL_CPU_ISA", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG")
 METRICS, NOTES = "metrics.csv", "notes.txt"
 
 
@@ -143,6 +146,26 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpus": cuda,
+    }
+
+
+def run_environment() -> dict[str, Any]:
+    """``environment.json``: all of ``environment``, the processes that train, the command, and what is deterministic."""
+    import torch
+
+    from foveal.tasks import distributed
+
+    return {
+        **environment(),
+        "processes": distributed.world(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "deterministic": {
+            "algorithms": torch.are_deterministic_algorithms_enabled(),
+            "cudnn": torch.backends.cudnn.deterministic,
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "float32_matmul": torch.get_float32_matmul_precision(),
+        },
+        "variables": {name: value for name in VARIABLES if (value := os.environ.get(name)) is not None},
     }
 
 

@@ -13,7 +13,7 @@ from foveal.errors import DivergedError, FovealError
 from foveal.tasks.classification import Classification
 from foveal.tasks.jobs import Events, Record, Tell, Where, Work, run_jobs
 from foveal.tasks.loop import Plan, fit
-from foveal.tasks.run_folder import environment, read_json, write_json
+from foveal.tasks.run_folder import read_json, run_environment, write_json
 from foveal.tasks.subject import Subject
 from foveal.tasks.watch import Watch
 
@@ -36,7 +36,7 @@ def run(subject: Subject, out: Path, mechanism: str, seed: int, tell: Tell) -> R
         return model
 
     folder.mkdir(parents=True, exist_ok=True)
-    where, epochs = environment(), subject.settings.epochs
+    where, epochs = run_environment(), subject.settings.epochs
     # What a trained model needs to answer where the data are not.
     kept = {"classes": list(subject.data.classes), "preparation": subject.data.preparation.record()}
     write_json(folder / "config.json", {**subject.config, "mechanism": mechanism, "seed": seed, **kept})

@@ -39,7 +39,7 @@ from foveal.tasks.plan import Plan
 from foveal.tasks.recipe import Recipe
 from foveal.tasks.recipe_check import check, leaves, option
 from foveal.tasks.recipe_files import read_recipe, recipe_text
-from foveal.tasks.run_folder import environment, note, read_json, read_metrics, write_json
+from foveal.tasks.run_folder import note, read_json, read_metrics, run_environment, write_json
 from foveal.tasks.schedules import rate
 
 RECIPE, WEIGHTS = "recipe.yaml", "model.safetensors"
@@ -204,7 +204,7 @@ def _begin(out: Path, recipe: Recipe, config: dict[str, Any]) -> None:
             f"train: {out} holds a run on other images ({held.get('data_fingerprint')} instead of "
             f"{config['data_fingerprint']}). Use another --out, or the data as they were."
         )
-    where = environment()
+    where = run_environment()
     before = read_json(out / "environment.json")
     if before is None:
         write_json(out / "environment.json", where)
