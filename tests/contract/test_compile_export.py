@@ -48,7 +48,8 @@ def test_the_registered_operators_are_the_known_ones():
     for name in ("efficient_context", "efficient_read", "efficient_folded", "external_slots"):
         native |= {f"cpu_{name}", f"cpu_{name}_backward"}
     native |= {"cpu_efficient_context_backward_add_", "cpu_external_unit"}
-    assert registered() == attention | native | ABOUT_KERNELS
+    triton = {"triton_local_attention", "triton_local_attention_backward"}
+    assert registered() == attention | native | triton | ABOUT_KERNELS
 
 
 @pytest.mark.parametrize("space", [(7,), (5, 6), (3, 4, 2)], ids=str)

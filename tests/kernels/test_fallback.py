@@ -54,7 +54,7 @@ def assert_it_works_without(done, why):
     assert instruction_set is None
     assert refused == f"local_attention: backend 'native' cannot run this call: {reason}."
     assert kernels == f"none: {reason}"
-    assert backends["local"] == ["tiled", "windows", "reference"]
+    assert backends["local"] == ["triton", "tiled", "windows", "reference"]
     assert not any("native" in names for names in backends.values())
 
 
@@ -95,6 +95,6 @@ def test_info_tells_the_instruction_set_and_the_backends(capsys):
     assert main(["info", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["cpu_kernels"] == cpu.instruction_set()
-    assert told["backends"]["local"] == ["native", "tiled", "windows", "reference"]
+    assert told["backends"]["local"] == ["native", "triton", "tiled", "windows", "reference"]
     assert main(["info"]) == 0
-    assert "local native/tiled/windows/reference" in " ".join(capsys.readouterr().out.split())
+    assert "local native/triton/tiled/windows/reference" in " ".join(capsys.readouterr().out.split())

@@ -67,6 +67,8 @@ def cache() -> dict[str, Any]:
 
 def kernels() -> dict[str, Any]:
     """The instruction set of the CPU kernels, or why there are none; which evaluations of each operation run here."""
+    import torch
+
     from foveal.functional import dot_product, efficient, explicit, external, local
     from foveal.kernels.cpu import WHY_NOT, instruction_set
 
@@ -79,6 +81,9 @@ def kernels() -> dict[str, Any]:
     }
     names = {name: module.BACKENDS.names() for name, module in tables.items()}
     why_not = {"reference": "the definition: only by name", "windows": "the definition: in ONNX graphs alone"}
+    here = "" if torch.cuda.is_available() else ", and there is no GPU here"
+    for module in tables.values():
+        why_not |= {name: reason + here for name, reason in module.BACKENDS.by_name().items()}
     if WHY_NOT is not None:
         why_not["native"] = WHY_NOT
     return {

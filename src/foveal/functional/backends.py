@@ -28,13 +28,15 @@ class Backend:
     ``why_not`` gets the call's arguments and returns None where it can run, else the reason;
     ``cost`` gets them too, reads no more than the shape of a tensor, and returns operations of one sample, comparable
     within one table: the choice must not depend on the batch, or an exported program could not take another one. Where
-    a program is exported for any height and width, costs are those of the example.
+    a program is exported for any height and width, costs are those of the example. ``by_name`` is the reason why it
+    is never chosen by itself, or None.
     """
 
     name: str
     run: Run
     cost: Cost
     why_not: WhyNot = _always
+    by_name: str | None = None
 
 
 class Backends:
@@ -49,12 +51,17 @@ class Backends:
         """Names that ``backend=`` takes."""
         return (*self._rows, "reference")
 
+    def by_name(self) -> dict[str, str]:
+        """Names that are never chosen by themselves, and why."""
+        return {row.name: row.by_name for row in self._rows.values() if row.by_name is not None}
+
     def explain(self, *args: Any, **kwargs: Any) -> dict[str, str]:
         """For each backend what it would cost on this call, or why it cannot run it."""
         told = {}
         for row in self._rows.values():
             reason = row.why_not(*args, **kwargs)
-            told[row.name] = reason or f"{_cost(row, *args, **kwargs):.3g} operations a sample"
+            cost = reason or f"{_cost(row, *args, **kwargs):.3g} operations a sample"
+            told[row.name] = cost if reason or row.by_name is None else f"{cost}, {row.by_name}"
         return told
 
     def pick(self, backend: str | None, *args: Any, **kwargs: Any) -> Run:
@@ -74,7 +81,7 @@ class Backends:
 
     def cheapest(self, *args: Any, **kwargs: Any) -> str:
         """The name of the evaluation that ``pick(None, …)`` takes."""
-        fitting = [row for row in self._rows.values() if row.why_not(*args, **kwargs) is None]
+        fitting = [row for row in self._rows.values() if row.by_name is None and row.why_not(*args, **kwargs) is None]
         if not fitting:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self.explain(*args, **kwargs).items())
             raise BackendError(f"{self.operation}: no backend can run this call ({reasons}).")

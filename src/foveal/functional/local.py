@@ -32,6 +32,8 @@ from foveal.functional.relative import check_relative, list_tables
 from foveal.kernels.cpu import local as native
 from foveal.kernels.onnx import why_not_in_onnx
 from foveal.kernels.pytorch import local as tiled
+from foveal.kernels.triton import local as gpu
+from foveal.kernels.triton.load import UNMEASURED
 
 Border = Literal["zero", "mask"]
 
@@ -235,6 +237,11 @@ def _native(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
     return native.local_attention(q, k, v, *rest)
 
 
+def _triton(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
+    refuse_forward_mode("local_attention", q, k, v, *rest[0])
+    return gpu.local_attention(q, k, v, *rest)
+
+
 def _tiled(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
     refuse_forward_mode("local_attention", q, k, v, *rest[0])
     return tiled.local_attention(q, k, v, *rest)
@@ -256,6 +263,7 @@ def _windows_why_not(*_: Any, **__: Any) -> str | None:
 BACKENDS = Backends(
     "local_attention",
     Backend("native", _native, cost=_pairs, why_not=native.why_not),
+    Backend("triton", _triton, cost=_pairs, why_not=gpu.why_not, by_name=UNMEASURED),
     Backend("tiled", _tiled, cost=lambda *maps, **window: 4 * _pairs(*maps, **window), why_not=_tiled_why_not),
     Backend("windows", reference, cost=_pairs, why_not=_windows_why_not),
     reference=reference,

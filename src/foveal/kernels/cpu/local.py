@@ -17,7 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 from foveal.kernels.cpu.derivatives import refuse_second_derivatives
 from foveal.kernels.cpu.load import WHY_NOT
 from foveal.kernels.onnx import why_not_in_onnx
-from foveal.kernels.pytorch.local import flops
+from foveal.kernels.pytorch.local import backward_flops, flops
 
 WIDEST = 15
 
@@ -121,9 +121,7 @@ def _register() -> None:
     @register_flop_formula(torch.ops.foveal.cpu_local_attention_backward)
     def _(grad, lse, q, k, v, row_table, column_table, mask, rows, columns, *args, out_shape=None, **kw):  # type: ignore[no-untyped-def]
         relative = row_table is not None or column_table is not None
-        q, v = _three(q, v)
-        weights = flops(q, (*v[:2], 0, *v[3:]), relative, [rows, columns])
-        return weights + 2 * flops(q, v, relative, [rows, columns])
+        return backward_flops(*_three(q, v), relative, [rows, columns])
 
 
 if WHY_NOT is None:

@@ -306,6 +306,12 @@ def flops(q_shape: Sequence[int], v_shape: Sequence[int], relative: int, kernel_
     return 2 * batch * heads * math.prod(space) * math.prod(kernel_size) * (depth * (1 + bool(relative)) + v_shape[2])
 
 
+def backward_flops(q_shape: Sequence[int], v_shape: Sequence[int], relative: int, kernel_size: Sequence[int]) -> int:
+    """The weights once more, then two products for every product of the forward."""
+    weights = flops(q_shape, (*v_shape[:2], 0, *v_shape[3:]), relative, kernel_size)
+    return weights + 2 * flops(q_shape, v_shape, relative, kernel_size)
+
+
 @register_flop_formula(torch.ops.foveal.local_attention)
 def _(q, k, v, relative, mask, kernel_size, *args, out_shape=None, **kwargs):  # type: ignore[no-untyped-def]
     return flops(q, v, len(relative), kernel_size)
@@ -313,6 +319,4 @@ def _(q, k, v, relative, mask, kernel_size, *args, out_shape=None, **kwargs):  #
 
 @register_flop_formula(torch.ops.foveal.local_attention_backward)
 def _(grad, q, k, v, relative, mask, kernel_size, *args, out_shape=None, **kwargs):  # type: ignore[no-untyped-def]
-    # The weights once more, then two products for every product of the forward.
-    weights = flops(q, (*v[:2], 0, *v[3:]), len(relative), kernel_size)
-    return weights + 2 * flops(q, v, len(relative), kernel_size)
+    return backward_flops(q, v, len(relative), kernel_size)
