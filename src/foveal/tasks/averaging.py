@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 class Average:
     """The average of one model.
 
-    ``decay`` is the share of the average that a step keeps. With ``warmup`` it grows from 0 as
-    ``1 - step ** (-2/3)`` up to that. ``together`` updates all tensors in one call, where none is sharded.
+    ``decay`` is the share of the average that a step keeps. With ``warmup`` it grows from 0 as ``1 - n ** (-2/3)`` up
+    to that, n the number of the step; without, it is ``decay`` from the second step on.
     """
 
-    def __init__(self, model: nn.Module, decay: float, warmup: bool, *, together: bool = True) -> None:
+    def __init__(self, model: nn.Module, decay: float, warmup: bool) -> None:
         from timm.utils.model_ema import ModelEmaV3
 
-        self._kept: Any = ModelEmaV3(model, decay=decay, use_warmup=warmup, foreach=together)
+        self._kept: Any = ModelEmaV3(model, decay=decay, use_warmup=warmup)
         self._kept.module.requires_grad_(False)
+        self._pairs: list[tuple[Tensor, Tensor]] = []
 
     @property
     def module(self) -> nn.Module:
@@ -26,6 +28,22 @@ class Average:
         kept: nn.Module = self._kept.module
         return kept
 
+    @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after optimiser step number ``step``, from 1 on."""
-        self._kept.update(model, step=step)
+        """Take in the weights after optimiser step number ``step``, from 1 on.
+
+        ``model`` must be the same, and keep its tensors, from the first update on: they are looked up once, where
+        timm's own update makes both state dicts at every step.
+        """
+        if not self._pairs:
+            own, theirs = self.module.state_dict(), model.state_dict()
+            self._pairs = [(own[name], theirs[name]) for name in own]
+        share = 1.0 - self._kept.get_decay(step)
+        floats = [pair for pair in self._pairs if pair[0].is_floating_point()]
+        # Parameters that are sharded and buffers that are not cannot be taken in one call.
+        for alike in ([p for p in floats if type(p[0]) is Tensor], [p for p in floats if type(p[0]) is not Tensor]):
+            if alike:
+                torch._foreach_lerp_([mine for mine, _ in alike], [new for _, new in alike], share)
+        for mine, new in self._pairs:
+            if not mine.is_floating_point():
+                mine.copy_(new)

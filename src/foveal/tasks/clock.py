@@ -1,4 +1,9 @@
-"""Where the time of a training goes: the loop says what it begins, a clock adds up how long each took."""
+"""Where the time of a training goes: the loop says what it begins, a clock adds up how long each took.
+
+A step is ``data`` (waiting for its batch), then ``forward``, ``backward`` and ``optimizer`` for each of its parts and
+turns, ``average`` where there is one, and ``rest``: bookkeeping, the watch, and finding out whether the loss is a
+number. ``setup`` comes before the first step, ``evaluate`` and ``writing`` (metrics, checkpoints) between steps.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import time
 from collections import defaultdict
 from typing import Literal, Protocol
 
-Phase = Literal["data", "forward", "backward", "optimizer", "average", "rest", "evaluate", "checkpoint"]
+Phase = Literal["setup", "data", "forward", "backward", "optimizer", "average", "rest", "evaluate", "writing"]
 
 
 class Clock(Protocol):
@@ -27,7 +32,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self._phase, self._since = "rest", time.perf_counter()
+        self._phase, self._since = "setup", time.perf_counter()
 
     def begin(self, phase: Phase) -> None:
         now = time.perf_counter()

@@ -33,10 +33,7 @@ class Descent:
         self.bare = {name: wrapping.synchronised(model.to(self.device), plan) for name, model in task.models.items()}
         self.averages: dict[str, Average] = {}
         if plan.ema is not None:
-            self.averages = {
-                name: Average(model, plan.ema, plan.ema_warmup, together=not plan.shard)
-                for name, model in self.bare.items()
-            }
+            self.averages = {name: Average(model, plan.ema, plan.ema_warmup) for name, model in self.bare.items()}
         self._weigh(saved)
         self.wrapped = dict(self.bare)
         if plan.shard:
