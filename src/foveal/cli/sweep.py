@@ -17,7 +17,6 @@ from foveal.cli.train import listed
 from foveal.errors import FovealError, OptionError
 from foveal.tasks.grid import Grid, find, names, read_grid
 from foveal.tasks.recipe_check import leaves
-from foveal.tasks.settings import split_names
 
 ABOUT = "Train every run of a grid, here or on a cluster; one table with published values beside the means."
 HELP = f"""{ABOUT}
@@ -30,7 +29,7 @@ examples:
   foveal sweep small/rates --out runs/rates
   foveal sweep explicit/cifar100 --plan
   foveal sweep explicit/cifar100 --data.path data --seed 0 --out runs/decays
-  foveal sweep local/extents --data.path imagenet --only '3 x 3,7 x 7' --out runs/extents
+  foveal sweep local/extents --data.path imagenet --only '3 x 3' '7 x 7' --out runs/extents
   foveal sweep local/extents --data.path /shared/imagenet --cluster auto --cpus 8 --gpus 1 --out /shared/extents
 
 grids:
@@ -47,8 +46,8 @@ class Sweep:
     """Folder of all runs and their table; runs/GRID where left out."""
     plan: bool = False
     """Print the runs with their parameters and published values, and train nothing."""
-    only: str = ""
-    """Some rows, with commas between them; all where left out."""
+    only: tuple[str, ...] = ()
+    """Some rows, by label or folder; all where left out."""
     retry: bool = False
     """Try runs again that failed, from their checkpoints."""
     jobs: int = 1
@@ -93,7 +92,7 @@ class Sweep:
         where = Where(self.jobs, self.cluster, self.cpus, self.gpus)
         where.check("sweep")
         grid = read_grid(self.grid, self.overrides)
-        grid = grid.only(split_names(self.only)) if self.only else grid
+        grid = grid.only(self.only) if self.only else grid
         if self.plan:
             return self._show(grid)
         from foveal.cli.sweep_progress import SweepProgress

@@ -96,15 +96,17 @@ class Grid:
         return list(self.published)
 
     def only(self, rows: tuple[str, ...]) -> Grid:
-        """Some rows, in the order of the file.
+        """Some rows, by label or folder, in the order of the file.
 
         Raises:
             NoMatchError: there is no such row.
         """
+        by_folder = {_slug(row): row for row in self.rows}
         for row in rows:
-            if row not in self.published:
+            if row not in self.published and row not in by_folder:
                 raise NoMatchError(f"sweep: {self.name} has no row {row!r}. {_nearest(row, self.rows)}")
-        kept = {name: values for name, values in self.published.items() if name in rows}
+        chosen = {by_folder.get(row, row) for row in rows}
+        kept = {name: values for name, values in self.published.items() if name in chosen}
         return replace(self, runs=tuple(run for run in self.runs if run.row in kept), published=kept)
 
 
