@@ -95,17 +95,20 @@ def as_files(root: Path, entries: Sequence[Entry], labels: Numbers) -> Files:
 def images_under(root: Path, folder: str) -> list[Entry]:
     """Name relative to ``root``, size and time of every file with the suffix of an image; hidden ones are none."""
     found: list[Entry] = []
-    left = [folder]
+    left, deep = [folder], False
     while left:
         inside = left.pop()
+        before = f"{inside}/" if inside else ""
         with os.scandir(root / inside) as entries:
             for entry in entries:
-                name = f"{inside}/{entry.name}" if inside else entry.name
+                name = entry.name
                 if entry.is_dir(follow_symlinks=False):
-                    left.append(name)
-                elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and not entry.name.startswith("."):
-                    found.append((name, *_changed(entry)))
-    return sorted(found, key=lambda entry: entry[0].split("/"))
+                    left.append(before + name)
+                elif name[name.rfind(".") :].lower() in SUFFIXES and name[0] != ".":
+                    found.append((before + name, *_changed(entry)))
+        deep = deep or bool(left)
+    # By folders, then names: a slash would come after some of the characters of names.
+    return sorted(found, key=lambda entry: entry[0].split("/")) if deep else sorted(found)
 
 
 def _changed(entry: os.DirEntry[str]) -> tuple[int, int]:
