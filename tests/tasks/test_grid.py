@@ -102,13 +102,19 @@ def test_a_name_that_is_not_there_names_the_nearest(tmp_path):
         read_grid(tmp_path / "gone.yaml")
 
 
+def _kind(recipe):
+    return recipe.model.name, recipe.model.mechanism, str(recipe.model.options)
+
+
 def test_every_model_that_a_grid_names_can_be_built():
+    # What recipes name, too, their own tests build.
+    built = {_kind(recipe_files.read_recipe(name)) for name in recipe_files.names()}
     first = {}
     for name in names():
         for run in read_grid(name).runs:
-            own = run.recipe.model
-            first.setdefault((own.name, own.mechanism, str(own.options)), run.recipe)
-    assert len(first) > 60
+            if _kind(run.recipe) not in built:
+                first.setdefault(_kind(run.recipe), run.recipe)
+    assert len(first) > 15
     for key, recipe in first.items():
         seen = preview(recipe)
         assert seen.parameters > 1000, key
