@@ -144,7 +144,9 @@ def test_missing_data_says_what_to_fetch_and_how_the_folder_looks(tmp_path):
     told = r"no cifar100 in .* Fetch cifar-100-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html, unpack"
     with pytest.raises(DataError, match=told + r".* holds cifar-100-python/ \(train, test, meta\)"):
         load_options(given("cifar100", tmp_path / "nowhere"))
-    with pytest.raises(DataError, match=r"cifar10 needs the path of its folder, got none. Give it with --data.path"):
+    with pytest.raises(
+        DataError, match=r"cifar10 needs --data.path, the path of its folder, got none. Fetch cifar-10-python"
+    ):
         load("cifar10")
     (miniatures.cifar10(tmp_path) / "cifar-10-batches-py" / "data_batch_4").unlink()
     with pytest.raises(DataError, match=r"lacks data_batch_4 of cifar10. Unpack cifar-10-python.tar.gz anew"):

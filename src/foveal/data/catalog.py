@@ -60,11 +60,15 @@ def load_options(options: DataOptions) -> ImageData:
     check(options.augmentation)
     if name in SHIPPED:
         return _shipped(options)
-    if name in READERS and options.path is None:
-        raise DataError(f"load: {name} needs the path of its folder, got none. Give it with --data.path.")
-    path = _folder_named(name, options) if options.path is None or name not in READERS else Path(options.path)
     module, _, reader = READERS.get(name, READERS["folder"]).partition(":")
-    data: ImageData = getattr(import_module(f"foveal.data.{module}"), reader)(path, options)
+    room = import_module(f"foveal.data.{module}")
+    if name not in READERS:
+        path = _folder_named(name, options)
+    elif options.path is None:
+        raise DataError(f"load: {name} needs --data.path, the path of its folder, got none. {room.shape(name)}")
+    else:
+        path = Path(options.path)
+    data: ImageData = getattr(room, reader)(path, options)
     return data
 
 

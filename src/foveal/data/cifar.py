@@ -130,10 +130,15 @@ def _found(path: Path, name: str) -> tuple[Path, Layout]:
                         f"load: {folder} lacks {', '.join(missing)} of {name}. Unpack {layout.archive} anew."
                     )
                 return folder, layout
+    raise DataError(f"load: there is no {name} in {path}. {shape(name)}")
+
+
+def shape(name: str) -> str:
+    """What to fetch, and how the folder has to look."""
     first, second = LAYOUTS[name]
-    raise DataError(
-        f"load: there is no {name} in {path}. Fetch {first.archive} from {PAGE}, unpack it, and give the folder that "
-        f"holds {first.folder}/ ({', '.join((*first.train, first.test, first.names))}), or that of {second.archive}."
+    return (
+        f"Fetch {first.archive} from {PAGE}, unpack it, and give the folder that holds {first.folder}/ "
+        f"({', '.join((*first.train, first.test, first.names))}), or that of {second.archive}."
     )
 
 

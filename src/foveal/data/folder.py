@@ -48,6 +48,11 @@ class FolderSplit(PictureSplit):
             ) from error
 
 
+def shape(name: str) -> str:
+    """What to fetch, and how the folder has to look."""
+    return SHAPE
+
+
 def folder(path: Path, options: DataOptions) -> ImageData:
     """The images of a folder. Those that cannot be read are left out, each with its reason.
 

@@ -25,6 +25,11 @@ SHAPE = (
 )
 
 
+def shape(name: str) -> str:
+    """What to fetch, and how the folder has to look."""
+    return SHAPE
+
+
 def imagenet(path: Path, options: DataOptions) -> ImageData:
     """A folder with train/ and val/ of class folders, or the one that holds ILSVRC/Data/CLS-LOC.
 

@@ -111,6 +111,11 @@ class ShardSplit(PictureSplit):
             os.close(file)
 
 
+def shape(name: str) -> str:
+    """What to fetch, and how the folder has to look."""
+    return SHAPE
+
+
 def shards(path: Path, options: DataOptions) -> ImageData:
     """A folder of tar files. Images that cannot be read are left out, each with its reason.
 

@@ -23,6 +23,11 @@ SHAPE = (
 )
 
 
+def shape(name: str) -> str:
+    """What to fetch, and how the folder has to look."""
+    return SHAPE
+
+
 def tiny_imagenet(path: Path, options: DataOptions) -> ImageData:
     """The folder that the archive unpacks to, or the one that holds it. Classes are in the order of their synsets.
 
