@@ -24,6 +24,8 @@ from foveal.functional.inputs import (
     wide_dtype,
 )
 from foveal.kernels.cpu import efficient as native
+from foveal.kernels.triton import efficient as gpu
+from foveal.kernels.triton.load import UNMEASURED
 
 Normalization = Literal["softmax", "scaling"]
 
@@ -109,6 +111,14 @@ def _native(q: Tensor, k: Tensor, v: Tensor, *, normalization: Normalization, ma
     return native.read(q.flatten(3), held, weights=weights).unflatten(3, q.shape[3:])
 
 
+def _triton(q: Tensor, k: Tensor, v: Tensor, *, normalization: Normalization, mask: Tensor | None) -> Tensor:
+    """The context first, in one pass over the keys and one over the queries."""
+    refuse_forward_mode("efficient_attention", q, k, v)
+    seen = mask.flatten(1) if mask is not None else None
+    out = gpu.efficient_attention(q.flatten(3), k.flatten(3), v.flatten(3), seen, normalization == "scaling")
+    return out.unflatten(3, q.shape[3:])
+
+
 def _context_first(q: Tensor, k: Tensor, v: Tensor, *, normalization: Normalization, mask: Tensor | None) -> Tensor:
     held = context(k.flatten(3), v.flatten(3), normalization=normalization, mask=mask)
     read = held.mT @ normalize_queries(q.flatten(3), normalization)
@@ -157,6 +167,7 @@ def _sizes(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int, int]:
 BACKENDS = Backends(
     "efficient_attention",
     Backend("native", _native, cost=_context_cost, why_not=native.why_not),
+    Backend("triton", _triton, cost=_context_cost, why_not=gpu.why_not, by_name=UNMEASURED),
     Backend("context", _context_first, cost=_context_cost),
     Backend("map", _map_first, cost=_map_cost),
     reference=reference,

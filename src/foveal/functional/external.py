@@ -26,6 +26,8 @@ from foveal.functional.inputs import (
 )
 from foveal.functional.parts import Part
 from foveal.kernels.cpu import external as native
+from foveal.kernels.triton import external as gpu
+from foveal.kernels.triton.load import UNMEASURED
 
 Normalization = Literal["double", "softmax"]
 EPS = 1e-9
@@ -137,6 +139,24 @@ def _native(
     return out.unflatten(3, x.shape[3:])
 
 
+def _triton(
+    x: Tensor,
+    memory_key: Tensor,
+    memory_value: Tensor,
+    *,
+    normalization: Normalization,
+    key_bias: Tensor | None,
+    mask: Tensor | None,
+) -> Tensor:
+    """Scores met again in every pass over the positions instead of stored."""
+    refuse_forward_mode("external_attention", x, memory_key, memory_value)
+    memories = [m if m.dim() == 3 else m[None] for m in (memory_key, memory_value)]
+    bias = key_bias if key_bias is None or key_bias.dim() == 2 else key_bias[None]
+    seen = mask.flatten(1) if mask is not None else None
+    out = gpu.external_attention(x.flatten(3), *memories, bias, seen, normalization == "double", EPS)
+    return out.unflatten(3, x.shape[3:])
+
+
 def _slots(x: Tensor, memory_key: Tensor, memory_value: Tensor, *, key_bias: Tensor | None, **options: Any) -> Tensor:
     logits = memory_key @ x.flatten(3)
     if key_bias is not None:
@@ -188,6 +208,7 @@ def _cost(x: Tensor, memory_key: Tensor, memory_value: Tensor, **_: Any) -> floa
 BACKENDS = Backends(
     "external_attention",
     Backend("native", _native, cost=_cost, why_not=native.why_not),
+    Backend("triton", _triton, cost=_cost, why_not=gpu.why_not, by_name=UNMEASURED),
     Backend("slots", _slots, cost=_cost),
     reference=reference,
 )

@@ -28,16 +28,24 @@ _MISSING = None if find_spec("triton") else "Triton is not installed: it comes w
 
 def why_not(*maps: Tensor, **_: Any) -> str | None:
     """None where the kernels take the maps, else the reason."""
+    for x in maps:
+        reason = why_not_type(x)
+        if reason is not None:
+            return reason
+        if x.shape[2] > DEEPEST:
+            return f"its depths go up to {DEEPEST}, got {x.shape[2]}"
+    return None
+
+
+def why_not_type(x: Tensor) -> str | None:
+    """None where a tensor of this type lies where the kernels run, else the reason."""
     reason = why_not_in_onnx()
     if reason is not None:
         return reason
-    for x in maps:
-        if x.device.type != "cuda" and not INTERPRETED:
-            return f"it runs on NVIDIA GPUs, the maps are on {x.device.type}"
-        if x.dtype not in TYPES:
-            return f"it computes float32, bfloat16 and float16, the maps are {str(x.dtype).removeprefix('torch.')}"
-        if x.shape[2] > DEEPEST:
-            return f"its depths go up to {DEEPEST}, got {x.shape[2]}"
+    if x.device.type != "cuda" and not INTERPRETED:
+        return f"it runs on NVIDIA GPUs, the maps are on {x.device.type}"
+    if x.dtype not in TYPES:
+        return f"it computes float32, bfloat16 and float16, the maps are {str(x.dtype).removeprefix('torch.')}"
     if torch.version.hip is not None:
         return "it is written for NVIDIA GPUs, this torch is built for AMD's"
     return _MISSING
