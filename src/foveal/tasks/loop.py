@@ -79,7 +79,8 @@ class _Sitting:
         seed_all(process_seed(plan.seed))
         self.at = begin(folder, saved, self.descent)
         self.losses = Losses(self.at.sums, self.at.counted)
-        self.scalars = Scalars(folder, self.done)
+        # Metrics of an epoch are shown at its last step; a checkpoint of that step is from before they were measured.
+        self.scalars = Scalars(folder, self.done + (self.at.step < task.steps_per_epoch))
         self.lookout = Lookout(plan, self.descent.device)
         self.main, self.since = distributed.is_main(), time.monotonic()
 

@@ -81,14 +81,24 @@ def write_metrics(folder: Path, lines: Sequence[Mapping[str, float]]) -> None:
 
 
 def keep_metrics(folder: Path, epochs: int) -> None:
-    """Drop the lines of epochs that came after the checkpoint; they will be written again."""
+    """Drop the lines of epochs that came after the checkpoint; they will be written again.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     path = folder / METRICS
-    if path.exists():
-        kept = [line for line in read_metrics(folder) if line["epoch"] <= epochs]
-        if kept:
-            write_metrics(folder, kept)
-        else:
-            path.unlink()
+    try:
+        lines = read_metrics(folder)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"run: {path} is damaged: {error}. Delete it to go on without the lines that it holds, and give the same "
+            "command again."
+        ) from error
+    kept = [line for line in lines if line["epoch"] <= epochs]
+    if kept and (len(kept) < len(lines) or not path.read_bytes().endswith(b"\n")):
+        write_metrics(folder, kept)
+    elif not kept:
+        path.unlink(missing_ok=True)
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -150,7 +160,7 @@ def environment() -> dict[str, Any]:
 
 
 def run_environment() -> dict[str, Any]:
-    """``environment.json``: all of ``environment``, the processes that train, the command, and what is deterministic."""
+    """``environment.json``: all of ``environment``, processes, command, and what is set to be deterministic."""
     import torch
 
     from foveal.tasks import distributed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -74,10 +74,15 @@ class Task(ABC):
 
 def first_length(batch: Any) -> int:
     """Length of the first tensor in nested tuples, lists and dictionaries; 1 where there is none."""
+    return next((len(tensor) if tensor.dim() else 1 for tensor in _tensors(batch)), 1)
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
     if isinstance(batch, Tensor):
-        return len(batch) if batch.dim() else 1
-    within = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (list, tuple)) else ()
-    return next((first_length(inner) for inner in within), 1)
+        yield batch
+    elif isinstance(batch, (Mapping, list, tuple)):
+        for inner in batch.values() if isinstance(batch, Mapping) else batch:
+            yield from _tensors(inner)
 
 
 def decayed(model: nn.Module, decay: float) -> list[dict[str, Any]]:
