@@ -61,7 +61,9 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_a_reason(tmp_path):
-    with pytest.raises(DivergedError, match=r"fit: loss became (nan|inf) in step \d+ of epoch \d+. Its batch is in .*diverged.pt"):
+    with pytest.raises(
+        DivergedError, match=r"fit: loss became (nan|inf) in step \d+ of epoch \d+. Its batch is in .*diverged.pt"
+    ):
         train(tmp_path / "run", epochs=40, lr=1e30)
 
 
