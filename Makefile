@@ -7,7 +7,7 @@ INSTALL := $(RUN)/uv pip install --quiet --python $(RUN)/python --constraint con
 unexport PYTHONDONTWRITEBYTECODE
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test fuzz sanitize valgrind wheel-check check bench-cpu readme clean
+.PHONY: help setup demo test fuzz sanitize valgrind wheel-check browser check bench-cpu readme clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -37,6 +37,9 @@ sanitize: setup  ## native local attention under the address and undefined behav
 
 valgrind: setup  ## the same under valgrind's memcheck
 	$(RUN)/python tests/kernels/sanitize.py valgrind
+
+browser:  ## Chromium for the tests of the explorer, where it is missing (Debian, Ubuntu; as root)
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 
 # The oldest torch that is admitted on the oldest Python, the pinned torch on a new one; paths are taken too.
 WHEEL_PYTHONS ?= 3.10=2.10.* 3.13

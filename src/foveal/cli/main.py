@@ -21,6 +21,8 @@ from foveal.cli.cost import ABOUT as COST
 from foveal.cli.cost import Cost
 from foveal.cli.evaluate import ABOUT as EVALUATE
 from foveal.cli.evaluate import Evaluate
+from foveal.cli.explore import ABOUT as EXPLORE
+from foveal.cli.explore import Explore
 from foveal.cli.figure import ABOUT as FIGURE
 from foveal.cli.figure import Figure
 from foveal.cli.info import ABOUT as INFO
@@ -65,6 +67,7 @@ COMMANDS: dict[str, tuple[Any, str]] = {
     "compare": (Compare, COMPARE),
     "cost": (Cost, COST),
     "evaluate": (Evaluate, EVALUATE),
+    "explore": (Explore, EXPLORE),
     "figure": (Figure, FIGURE),
     "info": (Info, INFO),
     "ledger": (Ledger, LEDGER),

@@ -75,8 +75,8 @@ def _chosen(model: nn.Module, where: list[str], maps: Maps) -> dict[str, nn.Modu
             readable[name] = module
         elif _LOOKS_LIKE.search(type(module).__name__) and not any(reads(part) for part in module.modules()):
             unknown[name] = f"{type(module).__name__} is not known"
-    chosen = {name: module for name, module in readable.items() if _means(where, name)}
-    maps.left_out.update({name: reason for name, reason in unknown.items() if _means(where, name)})
+    chosen = {name: module for name, module in readable.items() if means(where, name)}
+    maps.left_out.update({name: reason for name, reason in unknown.items() if means(where, name)})
     if not chosen:
         there = list(readable)
         near = difflib.get_close_matches(where[0] if where else "", there, n=3, cutoff=0.3) or there[:5]
@@ -87,7 +87,7 @@ def _chosen(model: nn.Module, where: list[str], maps: Maps) -> dict[str, nn.Modu
     return chosen
 
 
-def _means(where: list[str], name: str) -> bool:
+def means(where: Sequence[str], name: str) -> bool:
     """Whether a glob means a module or one that it is in."""
     parts = name.split(".")
     inside = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
