@@ -1,5 +1,6 @@
 """What collections of images really hold, in every loader of files; what was found out is remembered and no longer."""
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -149,6 +150,22 @@ def test_a_home_that_cannot_be_written_to_does_no_harm(tmp_path, looked, monkeyp
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     path = str(miniatures.folder(tmp_path / "data"))
     assert len(load_options(DataOptions(name="folder", path=path)).train) == 9
+
+
+def test_a_disk_that_fails_is_no_broken_image(tmp_path, looked, monkeypatch):
+    path = miniatures.folder(tmp_path)
+    own = miniatures.Image.open
+
+    def fails(source, *rest):
+        if str(source).endswith("bee/1.jpg"):
+            raise OSError(errno.EIO, "Input/output error")
+        return own(source, *rest)
+
+    monkeypatch.setattr(miniatures.Image, "open", fails)
+    with pytest.raises(DataError, match=r"^load: .*bee/1.jpg cannot be opened: Input/output error. Make it readable"):
+        load_options(DataOptions(name="folder", path=str(path)))
+    monkeypatch.setattr(miniatures.Image, "open", own)
+    assert load_options(DataOptions(name="folder", path=str(path))).skipped == ()
 
 
 def test_large_sets_are_looked_at_less_closely_and_the_options_decide(monkeypatch):

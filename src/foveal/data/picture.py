@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import warnings
@@ -12,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from foveal.errors import DataError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 # JPEG, PNG, GIF: how a file begins, and how it ends.
 ENDS = ((b"\xff\xd8", b"\xff\xd9"), (b"\x89PNG", b"IEND\xaeB`\x82"), (b"GIF8", b"\x00;"))
+UNREACHABLE = {errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT}
 ORIENTATION = 0x0112  # the EXIF tag of how a camera was held
 MOST_PIXELS = 100_000_000  # more is a decompression bomb, or a map that has to be cut up first
 
@@ -31,6 +35,7 @@ def read_picture(source: Path | bytes) -> Image:
 
     Raises:
         UnreadableError: it is empty, truncated, no image, or has too many pixels.
+        DataError: the file cannot be opened, whatever is in it.
     """
     with quiet():
         return _guarded(source, rgb)
@@ -74,6 +79,9 @@ def _guarded(source: Path | bytes, use: Any) -> Any:
         raise UnreadableError("it has too many pixels") from error
     # Decoders raise nearly anything on damaged files: OSError, SyntaxError, struct.error, IndexError, MemoryError.
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in UNREACHABLE:
+            # Says nothing of the image, and must not be remembered of it.
+            raise DataError(f"load: {source!s:.500} cannot be opened: {error.strerror}. Make it readable.") from error
         raise UnreadableError(" ".join(str(error).split()) or type(error).__name__) from error
 
 

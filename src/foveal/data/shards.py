@@ -126,36 +126,38 @@ def shards(path: Path, options: DataOptions) -> ImageData:
     level = level_of(options, A_SHARD * sum(map(len, sides)))
     with quiet(), ThreadPoolExecutor(os.cpu_count()) as pool:
         found = [list(pool.map(lambda file: shard(path / file, level), side)) for side in sides]
-    names = [
-        [f"{file}/{name}" for file, one in zip(side, own, strict=True) for name in one.members()]
-        for side, own in zip(sides, found, strict=True)
-    ]
-    reasons = {
-        f"{file}/{name}": why
-        for side, own in zip(sides, found, strict=True)
-        for file, one in zip(side, own, strict=True)
-        for name, why in one.reasons().items()
-    }
+    names, reasons = _named(sides, found)
     skipped = dict.fromkeys(to_skip(options, path, (*names[0], *names[1], *reasons)), SKIPPED)
     kept = [np.array([n for n, name in enumerate(own) if name not in skipped], np.int64) for own in names]
     classes = _classes(path, options.name, [_labels(own)[k] for own, k in zip(found, kept, strict=True)])
     preparation, augment = MADE_FOR.preparation(options), MADE_FOR.augment(options)
-    splits = [
+    train, val = (
         ShardSplit(path, side, own, name, k, preparation, drawn)
         for side, own, name, k, drawn in zip(sides, found, names, kept, (augment, None), strict=True)
-    ]
+    )
     return ImageData(
         name=options.name if options.name == "imagenet-shards" else str(path),
         classes=classes,
         channels=3,
         size=preparation.size,
-        train=splits[0],
-        val=splits[1],
+        train=train,
+        val=val,
         preparation=preparation,
         backbone="resnet50",
-        fingerprint=_fingerprint(splits),
+        fingerprint=_fingerprint(train, val),
         skipped=tuple(f"{path / name}: {why}" for name, why in {**reasons, **skipped}.items()),
     )
+
+
+def _named(sides: Sequence[Sequence[str]], found: Sequence[Sequence[Shard]]) -> tuple[list[list[str]], dict[str, str]]:
+    """The images of each side as file/member, and why others are left out."""
+    names: list[list[str]] = []
+    reasons: dict[str, str] = {}
+    for side, own in zip(sides, found, strict=True):
+        names.append([f"{file}/{name}" for file, one in zip(side, own, strict=True) for name in one.members()])
+        for file, one in zip(side, own, strict=True):
+            reasons |= {f"{file}/{name}": why for name, why in one.reasons().items()}
+    return names, reasons
 
 
 def tar_files(path: Path) -> list[list[str]]:
@@ -198,7 +200,7 @@ def _classes(path: Path, name: str, labels: Sequence[Any]) -> tuple[str, ...]:
     return classes
 
 
-def _fingerprint(splits: Sequence[ShardSplit]) -> str:
+def _fingerprint(*splits: ShardSplit) -> str:
     """Of names, labels and sizes."""
     digest = hashlib.sha256()
     for split in splits:
