@@ -29,6 +29,8 @@ suites:
   explicit    explicit maps: their backends, the dense definition
   non_local   non-local, as published, scaled_dot_product_attention, timm's layers, augmented
   streaming   layers on a map larger than the memory they may use, 8192 x 8192 of 16 channels: 9 GB of disk
+  data        the input pipeline of a recipe; options of its own: foveal bench data --help
+  training    the shares of a training step; options of its own: foveal bench training --help
 
 examples:
   foveal bench
@@ -36,6 +38,7 @@ examples:
   foveal bench local local:tiled local:reference halo kernel_size=7
   foveal bench efficient efficient:published --channels 256 --out efficient.json
   foveal bench streaming --size 2048 2048
+  foveal bench data --photographs 200 --model.name resnet18
   foveal bench --list
 """
 
@@ -123,6 +126,21 @@ class Bench:
         options = parse_options([name for name in self.names if "=" in name])
         size, channels = check_size(self.size or (28, 28)), 64 if self.channels is None else self.channels
         return Setting(channels, size, self.batch, torch.device(self.device), options)
+
+
+def parse(given: Sequence[str]) -> Any:
+    """The command; those that measure a recipe have its options too."""
+    import tyro
+
+    if given[:1] == ["data"]:
+        from foveal.cli.bench_data import parse as parse_data
+
+        return parse_data(given[1:])
+    if given[:1] == ["training"]:
+        from foveal.cli.bench_training import parse as parse_training
+
+        return parse_training(given[1:])
+    return tyro.cli(Bench, prog="foveal bench", description=ABOUT, args=given, config=(tyro.conf.FlagCreatePairsOff,))
 
 
 def _verdict(result: Result) -> int:

@@ -15,6 +15,7 @@ from foveal.cli.advise import ABOUT as ADVISE
 from foveal.cli.advise import Advise
 from foveal.cli.bench import ABOUT as BENCH
 from foveal.cli.bench import Bench
+from foveal.cli.bench import parse as parse_bench
 from foveal.cli.compare import ABOUT as COMPARE
 from foveal.cli.compare import Compare
 from foveal.cli.cost import ABOUT as COST
@@ -59,8 +60,8 @@ class Listed:
     """A command that reads its own arguments, in the list of all."""
 
 
-OWN: dict[str, Callable[[Sequence[str]], Command]] = {"sweep": parse_sweep, "train": parse_train}
-"""Commands whose options have defaults that a file gives, so that they parse their arguments themselves."""
+OWN: dict[str, Callable[[Sequence[str]], Command]] = {"bench": parse_bench, "sweep": parse_sweep, "train": parse_train}
+"""Commands that parse their arguments themselves: those whose options have defaults that a file gives."""
 COMMANDS: dict[str, tuple[Any, str]] = {
     "advise": (Advise, ADVISE),
     "bench": (Bench, BENCH),

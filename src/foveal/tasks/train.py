@@ -134,7 +134,7 @@ def _train(recipe: Recipe, out: Path, watch: Watch | None, say: Say, save_second
         _agreed(lambda: _begin(out, recipe, config))
         say("training")
         plan = plan_of(recipe) if save_seconds is None else replace(plan_of(recipe), save_seconds=save_seconds)
-        metrics = fit(task, plan, out, watch=None if watch is None else _telling(watch, task))
+        metrics = fit(task, plan, out, watch=None if watch is None else telling(watch, task))
         return _agreed(lambda: _end(out, recipe, config, metrics))
 
 
@@ -154,7 +154,7 @@ def config_of(recipe: Recipe, data: ImageData, parameters: int) -> dict[str, Any
     }
 
 
-def _telling(watch: Watch, task: Classification) -> Watch:
+def telling(watch: Watch, task: Classification) -> Watch:
     """Adds to the metrics of the last epoch what the present step came to."""
     recipe = task.recipe
 
