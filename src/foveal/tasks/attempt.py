@@ -24,7 +24,7 @@ from foveal.errors import BackendError, ElsewhereError, FovealError
 Store = Any  # torch's stubs do not export its stores
 POLL = 0.02  # seconds between looks for the name of this attempt
 FAILED = "failed"  # the key of the word of the first process that failed
-WAIT = timedelta(seconds=3)  # for the main process to say what another has met too
+WAIT = 10.0  # seconds that the main process has to say what another has met too
 LOST = re.compile(
     r"(closed|reset) by peer|Broken pipe|gloo.*timed out|NCCL error|remote process.*(exit|terminat)", re.I
 )
@@ -73,7 +73,7 @@ def said_once(error: FovealError, store: Store, me: int) -> FovealError:
     """
     text = f"{type(error).__name__}: {error}"
     try:
-        if me and not store.check([FAILED]):
+        if me:
             _wait(store)
         first = store.compare_set(FAILED, "", text if me == 0 else f"{me} {text}").decode()
     except RuntimeError:  # the store went with the process that held it
@@ -86,10 +86,9 @@ def said_once(error: FovealError, store: Store, me: int) -> FovealError:
 
 
 def _wait(store: Store) -> None:
-    try:
-        store.wait([FAILED], WAIT)
-    except dist.DistStoreError:
-        return
+    end = time.monotonic() + WAIT
+    while time.monotonic() < end and not store.check([FAILED]):
+        time.sleep(POLL)
 
 
 def lost(error: RuntimeError, me: int) -> BackendError:
