@@ -17,6 +17,7 @@ Given again, the same call goes on where it stopped.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -38,13 +39,14 @@ from foveal.tasks.plain import as_plain
 from foveal.tasks.plan import Plan
 from foveal.tasks.recipe import Recipe
 from foveal.tasks.recipe_check import check, leaves, option
-from foveal.tasks.recipe_files import read_recipe, recipe_text
+from foveal.tasks.recipe_files import read_recipe
 from foveal.tasks.run_folder import note, read_json, read_metrics, run_environment, write_json
 from foveal.tasks.schedules import rate
 
 RECIPE, WEIGHTS = "recipe.yaml", "model.safetensors"
 # What changes no number: where the same data lie, how many processes read them, and where the recipe comes from.
 FREE = ("about.", "data.path", "data.workers", "data.verify")
+LOOK = 0.2  # seconds
 Say = Callable[[str], None]
 T = TypeVar("T")
 
@@ -156,12 +158,15 @@ def config_of(recipe: Recipe, data: ImageData, parameters: int) -> dict[str, Any
 
 def telling(watch: Watch, task: Classification) -> Watch:
     """Adds to the metrics of the last epoch what the present step came to."""
-    recipe = task.recipe
+    recipe, looked = task.recipe, 0.0
+    now: dict[str, float] = {}
 
     def tell(epochs: float, metrics: Mapping[str, float]) -> None:
-        now = {"rate": rate(recipe.schedule, recipe.optimizer.lr, epochs, recipe.epochs)}
-        if task.last is not None:
-            now["step_loss"] = float(task.last)
+        nonlocal looked
+        now["rate"] = rate(recipe.schedule, recipe.optimizer.lr, epochs, recipe.epochs)
+        # Reading a loss waits for the device, so not every one is read.
+        if task.last is not None and time.monotonic() - looked > LOOK:
+            now["step_loss"], looked = float(task.last), time.monotonic()
         watch(epochs, {**metrics, **now})
 
     return tell
@@ -196,7 +201,6 @@ def check_same(out: Path, recipe: Recipe) -> None:
 
 def _begin(out: Path, recipe: Recipe, config: dict[str, Any]) -> None:
     """Write down what is trained, or hold it against what is there."""
-    from foveal.models.weights import write_whole
 
     held = read_json(out / "config.json")
     if held is not None and held.get("data_fingerprint") != config["data_fingerprint"]:
@@ -210,8 +214,6 @@ def _begin(out: Path, recipe: Recipe, config: dict[str, Any]) -> None:
         write_json(out / "environment.json", where)
     elif changed := [name for name in where if where[name] != before.get(name)]:
         note(out, f"goes on with another {', '.join(changed)} than environment.json has")
-    if not (out / RECIPE).is_file():
-        write_whole(out / RECIPE, recipe_text(recipe).encode())
     write_json(out / "config.json", config)
 
 

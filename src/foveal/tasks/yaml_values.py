@@ -47,7 +47,14 @@ def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
 
 
+def _list(dumper: _Dumper, values: list[Any]) -> yaml.SequenceNode:
+    # Numbers stand in one line, sentences in lines of their own.
+    within = not any(isinstance(value, (str, list, dict)) for value in values)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=within)
+
+
 _Dumper.add_representer(str, _text)
+_Dumper.add_representer(list, _list)
 # The dumper keeps its own beside these: a text that either kind of reader would take for something else is quoted.
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in SCALARS:
