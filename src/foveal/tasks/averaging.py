@@ -33,17 +33,20 @@ class Average:
         """Take in the weights after optimiser step number ``step``, from 1 on.
 
         ``model`` must be the same, and keep its tensors, from the first update on: they are looked up once, where
-        timm's own update makes both state dicts at every step.
+        timm's own update makes both state dicts at every step. Those of sharded models are looked up every time.
         """
-        if not self._pairs:
+        pairs = self._pairs
+        if not pairs:
             own, theirs = self.module.state_dict(), model.state_dict()
-            self._pairs = [(own[name], theirs[name]) for name in own]
+            pairs = [(own[name], theirs[name]) for name in own]
+            # A sharded parameter may get another storage when its module first runs.
+            self._pairs = pairs if all(type(mine) is Tensor for mine in own.values()) else []
         share = 1.0 - self._kept.get_decay(step)
-        floats = [pair for pair in self._pairs if pair[0].is_floating_point()]
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
         # Parameters that are sharded and buffers that are not cannot be taken in one call.
         for alike in ([p for p in floats if type(p[0]) is Tensor], [p for p in floats if type(p[0]) is not Tensor]):
             if alike:
                 torch._foreach_lerp_([mine for mine, _ in alike], [new for _, new in alike], share)
-        for mine, new in self._pairs:
+        for mine, new in pairs:
             if not mine.is_floating_point():
                 mine.copy_(new)
