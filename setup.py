@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
 
 FOLDER = Path("src/foveal/kernels/cpu")
@@ -81,8 +83,19 @@ class BuildKernels(build_ext):
         )
 
 
+class BuildPackage(build_py):
+    """Puts what lies beside the sources into the package: recipes, and the grids of them."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            for name in ("recipes", "sweeps"):
+                if Path(name).is_dir():
+                    shutil.copytree(name, Path(self.build_lib) / "foveal" / name, dirs_exist_ok=True)
+
+
 setup(
     ext_modules=[Extension("foveal.kernels.cpu._native", sources=[], py_limited_api=True, optional=True)],
-    cmdclass={"build_ext": BuildKernels},
+    cmdclass={"build_ext": BuildKernels, "build_py": BuildPackage},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )
