@@ -43,10 +43,13 @@ def synchronised(model: nn.Module, plan: Plan) -> nn.Module:
 
 def accelerator() -> Any:
     """Device and wrapping of this process, in the group that ``distributed.start`` made."""
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
     # Unless it is told of the CPU, accelerate looks for no other processes there, and would train each by itself.
-    return Accelerator(cpu=distributed.world() > 1 and not torch.cuda.is_available())
+    # Otherwise DDP sorts gradients into its buffers anew after the first step of each sitting, and the sums of three or
+    # more processes are then rounded otherwise than in a run that nobody stopped. Sums of two are the same either way.
+    kept_in_order = DistributedDataParallelKwargs(find_unused_parameters=distributed.world() > 2)
+    return Accelerator(cpu=distributed.world() > 1 and not torch.cuda.is_available(), kwargs_handlers=[kept_in_order])
 
 
 def shard_(model: nn.Module, device: torch.device) -> None:
