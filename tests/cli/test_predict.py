@@ -157,6 +157,19 @@ def test_the_command_stops_in_silence_with_its_reader(run, digits):
     assert done.stderr == ""
 
 
+def test_a_damaged_checkpoint_is_passed_over_aloud(run, digits, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    if not (checkpoints / "before").exists():
+        shutil.copytree(checkpoints / "last", checkpoints / "before")
+    with (checkpoints / "last" / "model.average.safetensors").open("r+b") as file:
+        file.write(b"damage")
+    status, told, err = lines(capsys, tmp_path / "run", digits / "4")
+    assert status == 0 and "top" in told[0]
+    assert err.startswith("warning: ") and "model.average.safetensors does not match its checksum" in err
+    assert f"{checkpoints / 'before'} is used instead." in err and err.count("\n") == 1
+
+
 def test_a_run_can_be_carried_elsewhere(run, digits, tmp_path, capsys):
     shutil.copytree(run, tmp_path / "elsewhere")
     one = sorted((digits / "4").iterdir())[0]

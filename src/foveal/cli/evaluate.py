@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from foveal.cli.said import check_folder, print_written
+from foveal.cli.said import check_folder, opened, print_written
 from foveal.errors import OptionError
 
 if TYPE_CHECKING:
@@ -54,9 +54,8 @@ class Evaluate:
         self._check()
         from foveal.cli.waiting import counter
         from foveal.tasks.evaluate import data_of, evaluate
-        from foveal.tasks.trained import open_run
 
-        trained = open_run(self.source, which=self.which)
+        trained = opened(self.source, self.which)
         data = data_of(trained, self.data, self.data_path)
         with counter("images", total=len(data.val), quiet=self.json) as tell:
             evaluation = evaluate(trained, data, tell=tell)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from foveal.cli.said import check_folder, print_written
+from foveal.cli.said import check_folder, opened, print_written
 from foveal.errors import DataError, OptionError
 
 if TYPE_CHECKING:
@@ -57,9 +57,8 @@ class Predict:
         self._check()
         from foveal.cli.waiting import counter
         from foveal.tasks.predict import has_attention, predict
-        from foveal.tasks.trained import open_run
 
-        trained = open_run(self.source, which=self.which)
+        trained = opened(self.source, self.which)
         looking: Looking = self.attention or ("marked" if has_attention(trained) else "none")
         looking = looking if self.sheet is not None else "none"
         unread = count = 0

@@ -7,6 +7,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from foveal.tasks.trained import Trained
 
 
 @contextmanager
@@ -23,6 +27,19 @@ def counting_warnings() -> Iterator[list[str]]:
 def print_warning(line: str) -> None:
     """On standard error, so that JSON stays JSON."""
     print(f"warning: {line}", file=sys.stderr)
+
+
+def opened(source: str, which: Literal["last", "best"]) -> Trained:
+    """A trained model; where a checkpoint was damaged and the one before it is taken, that is said in a line."""
+    from foveal.tasks.trained import open_run
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        trained = open_run(source, which=which)
+    for warning in caught:
+        if " is used instead." in str(warning.message):
+            print_warning(str(warning.message))
+    return trained
 
 
 def print_written(path: str, *, quiet: bool = False) -> None:

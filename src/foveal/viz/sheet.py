@@ -34,7 +34,7 @@ STYLE = """
 .answers{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,270px),1fr));gap:28px 24px;margin-top:20px}
 .answer{min-width:0;border-top:1px solid var(--line);padding-top:12px}
 .seen{display:flex;gap:4px}.seen .frame{flex:0 1 50%;align-self:start}
-.frame img.smooth{image-rendering:auto}
+.seen .frame{overflow:visible}.seen img{border-radius:3px}.frame img.smooth{image-rendering:auto}
 .answer figcaption{font-size:13px;line-height:1.35;color:var(--soft);overflow-wrap:anywhere;margin:6px 0 8px}
 .bars{list-style:none;margin:0;padding:0;font-size:14px;font-variant-numeric:tabular-nums}
 .bars li{display:grid;grid-template-columns:minmax(0,1fr) auto;gap:0 10px;margin:0 0 6px;line-height:1.35}
