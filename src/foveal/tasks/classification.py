@@ -51,6 +51,9 @@ class Classification(Task):
                 f"train: --batch-size must be a multiple of {parts} (processes times --accumulate), got {self.batch}. "
                 f"Use {max(1, self.batch // parts) * parts}, say."
             )
+        told = ("accuracy", "accuracy_top5") if len(data.classes) > TOP else ("accuracy",)
+        if recipe.best not in told:
+            raise OptionError(f"train: --best must be {' or '.join(told)}, got {recipe.best!r}.")
         self.steps_per_epoch = len(data.train) // self.batch
         self.part = self.batch // parts
         self.format = torch.channels_last if recipe.channels_last else torch.contiguous_format

@@ -201,6 +201,7 @@ def check_same(out: Path, recipe: Recipe) -> None:
 
 def _begin(out: Path, recipe: Recipe, config: dict[str, Any]) -> None:
     """Write down what is trained, or hold it against what is there."""
+    from foveal.models.weights import write_whole
 
     held = read_json(out / "config.json")
     if held is not None and held.get("data_fingerprint") != config["data_fingerprint"]:
@@ -208,6 +209,9 @@ def _begin(out: Path, recipe: Recipe, config: dict[str, Any]) -> None:
             f"train: {out} holds a run on other images ({held.get('data_fingerprint')} instead of "
             f"{config['data_fingerprint']}). Use another --out, or the data as they were."
         )
+    # First, since it is what tells this folder from one that holds something else.
+    if not (out / RECIPE).is_file():
+        write_whole(out / RECIPE, recipe_text(recipe).encode())
     where = run_environment()
     before = read_json(out / "environment.json")
     if before is None:
