@@ -39,7 +39,7 @@ from foveal.tasks.plain import as_plain
 from foveal.tasks.plan import Plan
 from foveal.tasks.recipe import Recipe
 from foveal.tasks.recipe_check import check, leaves, option
-from foveal.tasks.recipe_files import read_recipe
+from foveal.tasks.recipe_files import read_recipe, recipe_text
 from foveal.tasks.run_folder import note, read_json, read_metrics, run_environment, write_json
 from foveal.tasks.schedules import rate
 
