@@ -76,7 +76,7 @@ def test_damage_that_was_not_looked_for_stops_with_the_file_and_what_to_do(tmp_p
     split = load_options(options).train
     broken = [n for n, name in enumerate(split.paths) if name == cut]
     with pytest.raises(
-        DataError, match=r"bee/1.jpg cannot be read: .*truncated.* Name it in a file for --data.skip, or"
+        DataError, match=r"bee/1.jpg cannot be read: .*truncated.* Put a whole image in its place and go on, or name"
     ):
         split[broken[0]]
     (tmp_path / "skip.txt").write_text(f"train/bee/1.jpg\n\n{path / 'val' / 'ant' / '0.jpg'}\n")

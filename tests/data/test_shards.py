@@ -98,6 +98,9 @@ def test_classes_have_the_names_of_their_file_or_numbers(tmp_path):
     assert given(tmp_path).classes == ("0", "1", "2")
     (tmp_path / "classes.txt").write_text("ant\nbee\ncat\n")
     assert given(tmp_path).classes == ("ant", "bee", "cat")
+    (tmp_path / "classes.txt").write_text("ant\nbee\nant\n")
+    with pytest.raises(DataError, match=r"classes.txt names 'ant' twice. Give every class a name of its own"):
+        given(tmp_path)
     (tmp_path / "classes.txt").write_text("ant\nbee\n")
     with pytest.raises(
         DataError, match=r"labels in .* go from 0 to 2, for 2 classes. Number them from 0, and name all"
@@ -143,7 +146,8 @@ def test_an_image_that_breaks_later_stops_training_with_its_name(tmp_path):
     raw[start : start + 400] = bytes(400)
     path.write_bytes(raw)
     with pytest.raises(
-        DataError, match=r"imagenet-train-000000.tar/n01443537_0001.jpg cannot be read: .*--data.skip, or"
+        DataError,
+        match=r"imagenet-train-000000.tar/n01443537_0001.jpg cannot be read: .* Put a whole image in its place",
     ):
         data.train[1]
     (tmp_path / "skip.txt").write_text("train/imagenet-train-000000.tar/n01443537_0001.jpg\n")

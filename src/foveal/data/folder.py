@@ -43,8 +43,8 @@ class FolderSplit(PictureSplit):
             return read_picture(path)
         except UnreadableError as error:
             raise DataError(
-                f"load: {path} cannot be read: {error}. Name it in a file for --data.skip, or have every file read "
-                "before training with --data.verify whole."
+                f"load: {path} cannot be read: {error}. Put a whole image in its place and go on, "
+                "or name it in a file for --data.skip and begin anew."
             ) from error
 
 

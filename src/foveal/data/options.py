@@ -56,7 +56,7 @@ class DataOptions:
     augmentation: Augmentation = field(default_factory=Augmentation)
     verify: Literal["whole", "ends", "sizes"] | None = None
     """How image files are looked at before training: whole reads each to its end, ends its beginning and end, sizes
-    only finds empty ones. Left out: whole up to 50,000 files, ends for more. What was found is remembered."""
+    only finds empty ones. Left out: whole up to 50,000 files or 5 GB of shards, ends for more."""
     skip: str | None = None
     """A file that names one image a line, under path, to leave out."""
     workers: int | None = None

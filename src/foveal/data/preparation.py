@@ -85,7 +85,7 @@ class Preparation:
     def normalised(self, pictures: Tensor) -> Tensor:
         """``(..., channels, height, width)`` in 0 to 1, less the mean, over the deviation."""
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return (pictures - mean) / std
+        return (pictures - mean).div_(std)
 
     def record(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 from array import array
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 MADE_FOR = Defaults(224, 0.875, Augmentation(crop="resized", flip=0.5))
 MIXED = 8  # shards whose images are shuffled together
 OPEN = 32  # files a process keeps open
-A_SHARD = 1000  # images that a shard is taken to have before it was looked into
+AN_IMAGE = 100_000  # bytes, before a shard was looked into; reading one takes time in proportion to them
 TRAIN, VAL = r"(^|[^a-z])train([^a-z]|$)", r"(^|[^a-z])val(idation)?([^a-z]|$)"
 NAMES_OF_CLASSES = ("classes.txt", "classnames.txt")
 SHAPE = (
@@ -90,8 +90,8 @@ class ShardSplit(PictureSplit):
             return read_picture(raw)
         except UnreadableError as error:
             raise DataError(
-                f"load: {self.paths[index]} cannot be read: {error}. Name it in a file for --data.skip, or have every "
-                "image read before training with --data.verify whole."
+                f"load: {self.paths[index]} cannot be read: {error}. Put a whole image in its place and go on, "
+                "or name it in a file for --data.skip and begin anew."
             ) from error
 
     def _file(self, number: int) -> int:
@@ -123,7 +123,7 @@ def shards(path: Path, options: DataOptions) -> ImageData:
         DataError: there are none, one is damaged or compressed, or their classes are not what they should be.
     """
     sides = tar_files(path)
-    level = level_of(options, A_SHARD * sum(map(len, sides)))
+    level = level_of(options, sum((path / file).stat().st_size for side in sides for file in side) // AN_IMAGE)
     with quiet(), ThreadPoolExecutor(os.cpu_count()) as pool:
         found = [list(pool.map(lambda file: shard(path / file, level), side)) for side in sides]
     names, reasons = _named(sides, found)
@@ -192,6 +192,8 @@ def _classes(path: Path, name: str, labels: Sequence[Any]) -> tuple[str, ...]:
         classes = unique(imagenet_synsets(), imagenet_words())
     else:
         classes = tuple(map(str, range(most + 1)))
+    if twice := [name for name, count in Counter(classes).items() if count > 1]:
+        raise DataError(f"load: {given} names {twice[0]!r} twice. Give every class a name of its own.")
     if least < 0 or most >= len(classes) or len(classes) < 2:
         raise DataError(
             f"load: the labels in {path} go from {least} to {most}, for {len(classes)} classes. Number them from 0, "
