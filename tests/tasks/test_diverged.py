@@ -9,6 +9,7 @@ from tests.tasks.tiny import Tiny, plan
 from foveal.errors import DivergedError
 from foveal.tasks import diverged, run_folder
 from foveal.tasks.loop import fit
+from foveal.tasks.losses import Bad
 from foveal.tasks.task import Task
 
 
@@ -73,3 +74,12 @@ def test_batches_of_anything_are_kept_as_plain_values(tmp_path):
     assert back["1"][1][:5] == [None, True, 2, 0.5, "x"]
     assert back["1"][1][5] == str(object)
     assert Task.identify(Tiny(), 0, 0, 0) == {}
+
+
+def test_of_several_processes_the_one_that_saw_it_first_keeps_its_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(diverged.distributed, "rank", lambda: 1)
+    monkeypatch.setattr(diverged.distributed, "gathered", lambda told: [None, told])
+    views = [Bad("loss", float("nan"), 3), Bad("loss", float("inf"), 2)]
+    error = diverged.divergence(Poisoned(), plan(), tmp_path, 1, views)
+    assert str(error).startswith(f"fit: loss became inf in step 3 of epoch 2. Its batch is in {tmp_path}")
+    assert torch.load(tmp_path / "diverged.pt", weights_only=True)["process"] == 1

@@ -42,8 +42,10 @@ def keep_batch(task: Task, plan: Plan, folder: Path, epoch: int, bad: Bad) -> Pa
 
 
 def divergence(task: Task, plan: Plan, folder: Path, epoch: int, views: list[Bad | None]) -> DivergedError:
-    """The error that every process raises once one has seen a value that is no number; that one keeps its batch."""
-    seen = next(number for number, bad in enumerate(views) if bad is not None)
+    """The error that every process raises once one has seen a value that is no number; the first to see it keeps its
+    batch, as gradients carry it to all others in the step after.
+    """
+    _, seen = min((bad.step, number) for number, bad in enumerate(views) if bad is not None)
     bad = views[seen]
     assert bad is not None
     kept = None
