@@ -4,8 +4,8 @@ A window that sees one digit at a time cannot tell, whatever is done with the su
 says nothing. The answer needs something that reaches across the board, or windows wide enough to hold both digits.
 
 Training pairs are drawn afresh for each epoch, since a network learns a few thousand fixed ones by heart. Digits fill
-their cells at their own 8 pixels: with digits anywhere on a larger canvas small networks stay at 50 % for thousands of
-steps. The digits of the validation boards are the held-out digits, so no image is on both sides.
+their cells at their own 8 pixels: with digits anywhere on a larger canvas small networks stay at chance for all that
+two cores can train. The digits of the validation boards are the held-out digits, so no image is on both sides.
 """
 
 from __future__ import annotations
