@@ -75,9 +75,7 @@ def test_damage_that_was_not_looked_for_stops_with_the_file_and_what_to_do(tmp_p
     options = DataOptions(name="folder", path=str(path), size=16, verify="sizes")
     split = load_options(options).train
     broken = [n for n, name in enumerate(split.paths) if name == cut]
-    with pytest.raises(
-        DataError, match=r"bee/1.jpg cannot be read: .*truncated.* Put a whole image in its place and go on, or name"
-    ):
+    with pytest.raises(DataError, match=r"bee/1.jpg cannot be read: .*truncated.* Restore it and go on, or name"):
         split[broken[0]]
     (tmp_path / "skip.txt").write_text(f"train/bee/1.jpg\n\n{path / 'val' / 'ant' / '0.jpg'}\n")
     left = load_options(DataOptions(name="folder", path=str(path), size=16, skip=str(tmp_path / "skip.txt")))

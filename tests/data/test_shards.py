@@ -147,7 +147,7 @@ def test_an_image_that_breaks_later_stops_training_with_its_name(tmp_path):
     path.write_bytes(raw)
     with pytest.raises(
         DataError,
-        match=r"imagenet-train-000000.tar/n01443537_0001.jpg cannot be read: .* Put a whole image in its place",
+        match=r"imagenet-train-000000.tar/n01443537_0001.jpg cannot be read: .* Restore it",
     ):
         data.train[1]
     (tmp_path / "skip.txt").write_text("train/imagenet-train-000000.tar/n01443537_0001.jpg\n")

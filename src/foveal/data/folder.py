@@ -43,7 +43,7 @@ class FolderSplit(PictureSplit):
             return read_picture(path)
         except UnreadableError as error:
             raise DataError(
-                f"load: {path} cannot be read: {error}. Put a whole image in its place and go on, "
+                f"load: {path} cannot be read: {error}. Restore it and go on, "
                 "or name it in a file for --data.skip and begin anew."
             ) from error
 

@@ -90,7 +90,7 @@ class ShardSplit(PictureSplit):
             return read_picture(raw)
         except UnreadableError as error:
             raise DataError(
-                f"load: {self.paths[index]} cannot be read: {error}. Put a whole image in its place and go on, "
+                f"load: {self.paths[index]} cannot be read: {error}. Restore it and go on, "
                 "or name it in a file for --data.skip and begin anew."
             ) from error
 
