@@ -30,14 +30,15 @@ SECTIONS = {
 }
 WORDS = {
     "Where a training step's time goes": """\
-The goal is less than 5 % of the wall time of a step outside forward, backward and optimiser. A step begins where the loop
-asks for its batch and ends where it asks for the next: waiting for data, moving averages, sums of losses, looks at whether
-they are finite, scalars for TensorBoard and the progress bar are in it. Evaluation and checkpoints lie between steps.""",
+The goal is less than 5 % of the wall time of a step outside forward, backward and optimiser. A step begins where the
+loop asks for its batch and ends where it asks for the next: waiting for data, moving averages, sums of losses, looks at
+whether they are finite, scalars for TensorBoard and the progress bar are in it. Evaluation and checkpoints lie between
+steps.""",
     "How fast images come": """\
 Each stage by itself in one process, then the whole loader as training uses it, by number of workers. What is in memory
-comes a batch at a time without workers. The photographs are JPEG files of 500 x 375 pixels, cut from two of scikit-learn's,
-drawn as for ImageNet; `--data.path` measures a folder of your own. Options of a recipe apply: the last table has
-RandAugment, random erasing and mixup.""",
+comes a batch at a time without workers. The photographs are JPEG files of 500 x 375 pixels, cut from two that
+scikit-learn has and drawn as for ImageNet; `--data.path` measures a folder of your own. Options of a recipe apply: the
+last table has RandAugment, random erasing and mixup.""",
 }
 
 
