@@ -7,7 +7,7 @@ INSTALL := $(RUN)/uv pip install --quiet --python $(RUN)/python --constraint con
 unexport PYTHONDONTWRITEBYTECODE
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test fuzz sanitize valgrind wheel-check browser check bench-cpu readme clean
+.PHONY: help setup demo test elastic fuzz sanitize valgrind wheel-check browser check bench-cpu readme clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -28,6 +28,9 @@ demo: setup  ## compare ten mechanisms on real digits: report in runs/demo/repor
 
 test: setup  ## the whole test suite, on two cores
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist worksteal
+
+elastic: setup  ## kill one of two training processes, ten times: the same weights each time?
+	OMP_NUM_THREADS=1 $(RUN)/python -m tests.tasks.elastic --times 10
 
 fuzz: setup  ## two thousand random calls of the native kernels against their definitions
 	OMP_NUM_THREADS=2 $(RUN)/python tests/kernels/fuzz.py --cases 2000
