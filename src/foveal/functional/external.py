@@ -150,10 +150,10 @@ def _triton(
 ) -> Tensor:
     """Scores met again in every pass over the positions instead of stored."""
     refuse_forward_mode("external_attention", x, memory_key, memory_value)
-    memories = [m if m.dim() == 3 else m[None] for m in (memory_key, memory_value)]
+    key, value = (m if m.dim() == 3 else m[None] for m in (memory_key, memory_value))
     bias = key_bias if key_bias is None or key_bias.dim() == 2 else key_bias[None]
     seen = mask.flatten(1) if mask is not None else None
-    out = gpu.external_attention(x.flatten(3), *memories, bias, seen, normalization == "double", EPS)
+    out = gpu.external_attention(x.flatten(3), key, value, bias, seen, normalization == "double", EPS)
     return out.unflatten(3, x.shape[3:])
 
 

@@ -77,14 +77,17 @@ class Passes:
     def options(self, columns: int, mode: int, stats: Tensor | None, kind: Tensor) -> dict[str, Any]:
         """What is fixed when a kernel is compiled; ``kind`` is a map of the type that products are taken in."""
         block = padded(self.rows, 16)
+        # Products of float32 in three steps hold every operand twice; what is large elsewhere is cut smaller.
+        small = block > 128 or (kind.dtype == torch.float32 and load.precision(kind) != "tf32")
+        most = 32 if small else 128 if block <= 64 else 64
         return {
             "D": self.rows,
             "E": columns,
             "C": int(self.channels),
             "BD": block,
-            "BE": min(padded(max(columns, 1), 16), 64 if block <= 128 else 32),
-            "BC": min(padded(int(self.channels), 16), 64),
-            "BN": POSITIONS_AT_ONCE if block <= 128 else 32,
+            "BE": min(padded(max(columns, 1), 16), most),
+            "BC": min(padded(int(self.channels), 16), 32 if small else 64),
+            "BN": 32 if small else POSITIONS_AT_ONCE,
             "MODE": mode,
             "LINEAR": self.linear is not None,
             "BIAS": self.bias is not None,
@@ -92,7 +95,7 @@ class Passes:
             "USED": stats is not None,
             "PRECISION": load.precision(kind),
             "WIDEN": load.INTERPRETED and kind.dtype == torch.bfloat16,
-            "num_warps": 4 if block <= 64 else 8,
+            "num_warps": 4 if block <= 64 and most <= 64 else 8,
             "num_stages": 2,
         }
 
@@ -157,7 +160,7 @@ class Passes:
         out = new_flat(like, columns, like.dtype)
         options = self.options(columns, mode, stats, like)
         blocks = (self.n + options["BN"] - 1) // options["BN"]
-        wrap_triton(passes.spread)[(self.pairs * blocks, _blocks(columns, options))](
+        wrap_triton(passes.spread)[(self.pairs * blocks,)](
             *self.tensors(stats),
             small,
             self.x if self.mask is None else self.mask,

@@ -73,8 +73,8 @@ def triton_external_attention_backward(
 ) -> list[Tensor]:
     """Gradients of x, key, value and, where there is one, bias."""
     if x.shape[0] == 0:
-        small = [key, value] if bias is None else [key, value, bias]
-        return [new_flat(x, int(x.shape[2]), x.dtype), *map(torch.zeros_like, small)]
+        memories = [key, value] if bias is None else [key, value, bias]
+        return [new_flat(x, int(x.shape[2]), x.dtype), *map(torch.zeros_like, memories)]
     slots = int(key.shape[1])
     call = Passes(x, slots, mask, key, bias, eps)
     mode, given = (DOUBLE, stats) if double else (ROWS, None)

@@ -130,7 +130,7 @@ def gather(
     if SUM:
         at = part_ptr + slot * D * E + d[:, None] * E + e[None, :]
         tl.store(at, sums, mask=(d < D)[:, None] & (e < E)[None, :])
-    if KEEP:
+    if KEEP:  # noqa: SIM102  decided when the kernel is compiled, the other when it runs
         if tl.program_id(1) == 0:
             tl.store(part_stats_ptr + slot * 2 * D + d, top, mask=d < D)
             tl.store(part_stats_ptr + (slot * 2 + 1) * D + d, amount, mask=d < D)
@@ -181,7 +181,7 @@ def spread(
     batch, head = pair // heads, pair % heads
     n = tl.program_id(0) % blocks * BN + tl.arange(0, BN)
     seen = n < N
-    d, e = tl.arange(0, BD), tl.program_id(1) * BE + tl.arange(0, BE)
+    d = tl.arange(0, BD)
     top, total = statistics(stats_ptr, pair, d, D, USED)
     s = scores(
         x_ptr + batch * xb + head * xh, linear_ptr + head * linear_head, bias_ptr + head * bias_head,
@@ -191,12 +191,16 @@ def spread(
     if MASK:
         kept = kept & (tl.load(mask_ptr + batch * N + n, mask=seen, other=0) != 0)
     w, _, _ = weights(s, top, total, d, kept, eps, D, MODE)
-    at = small_ptr + batch * small_batch + head * small_head + d[:, None] * E + e[None, :]
-    small = tl.load(at, mask=(d < D)[:, None] & (e < E)[None, :], other=0.0)
+    small_ptr += batch * small_batch + head * small_head
+    out_ptr += batch * ob + head * oh
     kind = out_ptr.dtype.element_ty
-    out = product(tl.trans(small.to(kind)), w.to(kind), PRECISION, WIDEN)
-    at = out_ptr + batch * ob + head * oh + e[:, None] * oc + n.to(tl.int64)[None, :] * on
-    tl.store(at, out.to(kind), mask=(e < E)[:, None] & seen[None, :])
+    w = w.to(kind)
+    for step in range((E + BE - 1) // BE):
+        e = step * BE + tl.arange(0, BE)
+        small = tl.load(small_ptr + d[:, None] * E + e[None, :], mask=(d < D)[:, None] & (e < E)[None, :], other=0.0)
+        out = product(tl.trans(small.to(kind)), w, PRECISION, WIDEN)
+        to = out_ptr + e[:, None] * oc + n.to(tl.int64)[None, :] * on
+        tl.store(to, out.to(kind), mask=(e < E)[:, None] & seen[None, :])
 
 
 @triton.jit
