@@ -56,6 +56,7 @@ def test_the_command_prints_the_table_and_fails_where_runs_failed(capsys, tmp_pa
         (["small/rates", "--gpus", "1"], "got no --cluster"),
         (["small/rates", "--only", "lr 1"], "has no row 'lr 1'"),
         (["small/rates", "--save-seconds", "-1"], "--save-seconds must be at least 0"),
+        (["augmented/cifar100"], "--data.path"),
     ],
 )
 def test_what_is_wrong_with_the_command_is_one_line(given, said, capsys, tmp_path, monkeypatch):

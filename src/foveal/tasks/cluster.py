@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import socket
 import time
 import uuid
@@ -134,7 +135,7 @@ def _task(work: Work, cpus: int, sign: Path, folder: str, name: str) -> Record:
     while not sign.exists():
         if time.monotonic() > until:
             raise DataError(
-                f"cluster: {os.uname().nodename} does not see {sign.parent}, or sees another folder of that name. Use "
+                f"cluster: {platform.node()} does not see {sign.parent}, or sees another folder of that name. Use "
                 "an --out that all machines of the cluster share."
             )
         time.sleep(POLL)

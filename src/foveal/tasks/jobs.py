@@ -68,7 +68,7 @@ class Where:
     gpus: float = 0.0
 
     def check(self, who: str) -> None:
-        """Raise OptionError for numbers that cannot be."""
+        """Raise OptionError for numbers that cannot be, BackendError for a cluster without Ray."""
         if self.jobs < 1:
             raise OptionError(f"{who}: --jobs must be at least 1, got {self.jobs}. Leave it out for one run at a time.")
         check_cores(who, "jobs", self.jobs)
@@ -89,6 +89,9 @@ class Where:
                 f"{who}: a run on a cluster needs --cpus of 1 or more and --gpus of 0 or more, got {self.cpus} and "
                 f"{self.gpus}. Use --cpus 4 --gpus 1, say."
             )
+        from foveal.tasks.cluster import check_installed
+
+        check_installed()
 
 
 HERE = Where()

@@ -88,9 +88,9 @@ class _Crew:
 
     def listen(self) -> None:
         """Wait for messages and take one of each who has some."""
-        busy = {hand.pipe: hand for hand in self.hands if hand.name is not None}
-        for pipe in wait(list(busy)):
-            hand = busy[pipe]  # type: ignore[index]
+        busy = [hand for hand in self.hands if hand.name is not None]
+        ready = wait([hand.pipe for hand in busy])
+        for hand in [hand for hand in busy if hand.pipe in ready]:
             assert hand.name is not None
             heard = hand.hear()
             if heard is None:

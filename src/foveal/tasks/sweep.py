@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from foveal.analysis.grid_table import as_csv, grid_table
+from foveal.data import load_options
 from foveal.errors import DataError, FovealError, OptionError
 from foveal.tasks.grid import Grid, Run
 from foveal.tasks.jobs import Events, Record, Tell, Where, Work, run_jobs
@@ -98,13 +99,12 @@ def sweep(
     where.check(WHO)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise OptionError("sweep: it starts its runs itself and is no program for torchrun. Use --jobs or --cluster.")
-    if where.cluster is not None:
-        from foveal.tasks.cluster import check_installed
-
-        check_installed()
     folder, watch = check_path(out, WHO), watch or Silent()
     held = _check_held(folder, grid)
     plan(grid)
+    for data in {run.recipe.data for run in grid.runs if run.recipe.data.path is None}:
+        # Data that are nowhere would fail every run with the same words.
+        load_options(data)
     make_folder(folder / "runs", WHO)
     make_folder(folder / "failed", WHO)
     with alone_in(folder, WHO):
