@@ -153,9 +153,10 @@ def test_maps_have_the_place_and_shape_that_they_say(done):
         # The last layer with eight rows and columns, or with the most that there are.
         assert maps["cbam"]["where"].startswith("layer1.0.bn3.")
         assert maps["local"]["where"] == "layer2.0.conv2"
-        for name, size in {"cbam": 8, "local": 8, "augmented": 8, "external": 4}.items():
-            assert maps[name]["attention"].shape == (size, size)
+        for name in ("cbam", "local", "augmented", "external"):
+            assert maps[name]["attention"].shape == (8, 8)
             assert (maps[name]["attention"] >= 0).all()
         assert all(seen["evidence"].shape == (4, 4) for seen in maps.values())
         assert all(np.isfinite(seen["evidence"]).all() and seen["evidence"].max() <= 1 for seen in maps.values())
+        # Of layer1, whose positions are the pixels.
         assert maps["augmented"]["attention"].sum() == pytest.approx(1, abs=1e-4)

@@ -41,6 +41,12 @@ class Captured:
         """Positions along each axis of the image."""
         return self.grid.size
 
+    def of(self, image: int) -> Captured:
+        """The same call for one image of its batch alone, so that nothing is computed for the others."""
+        one = Captured(self.name, self.layer, self._reading.of(image), self.grid, self.extra, self._autocast)
+        one._versions = self._versions
+        return one
+
     def row(self, at: Sequence[int] | int, *, average: bool = False, **asked: Any) -> Tensor:
         """The weights of one query on every position.
 

@@ -31,6 +31,7 @@ class Reading(Protocol):
     def row(self, at: tuple[int, ...], **asked: Any) -> Tensor: ...
     def parts(self) -> dict[str, Tensor]: ...
     def coefficients(self, at: tuple[int, ...]) -> Tensor | None: ...
+    def of(self, image: int) -> Reading: ...
 
 
 class OfLayer:
@@ -76,6 +77,9 @@ class OfLayer:
             return self.layer.coefficients(self.x, at=at)
         shared = isinstance(self.layer, ExternalAttention | MultiHeadExternalAttention)
         return self.layer.attention_map(self.x, at=at) if shared else None
+
+    def of(self, image: int) -> Reading:
+        return OfLayer(self.layer, self.x[image : image + 1])
 
 
 def offset_logits(layer: LocalAttention, x: Tensor) -> Tensor:
@@ -123,6 +127,11 @@ class OfTokens:
     def coefficients(self, at: tuple[int, ...]) -> Tensor | None:
         return None
 
+    def of(self, image: int) -> Reading:
+        one = slice(image, image + 1)
+        bias = self.bias[one] if self.bias is not None and self.bias.dim() == 4 and len(self.bias) > 1 else self.bias
+        return OfTokens(self.q[one], self.k[one], self.v[one], self.scale, bias)
+
 
 class OfSlots:
     """External attention over tokens by a module that is no layer of foveal's table: it has ``slot_maps``."""
@@ -154,6 +163,9 @@ class OfSlots:
 
     def coefficients(self, at: tuple[int, ...]) -> Tensor | None:
         return self.weights(at)
+
+    def of(self, image: int) -> Reading:
+        return OfSlots(self.layer, self.x[image : image + 1])
 
 
 class Unread(Exception):

@@ -8,30 +8,32 @@ every model has it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.analysis.figures import FINE
+from foveal.analysis.figures import chosen as finest
+from foveal.analysis.points import marked_points
 from foveal.data.images import ImageData
-from foveal.layers.base import AttentionLayer
+from foveal.seeing import Maps, capture
+from foveal.seeing.readings import reads
 
 SAMPLES = 6
-FINE = 7  # rows and columns from which on a map shows where something is
 Array = npt.NDArray[np.float64]
-Seen = dict[str, tuple[nn.Module, Tensor]]
 
 
 def looks(models: Mapping[str, Callable[[], nn.Module]], data: ImageData) -> list[dict[str, Any]]:
     """One record a sample image, with the maps of every model; see ``foveal.viz.write_report``."""
     chosen = samples(data)
     pictures = [data.val.picture(n) for n in chosen]
-    points = [marked_point(picture) for picture in pictures]
+    points = [marked_points(picture)[0] for picture in pictures]
     images = torch.stack([data.val[n][0] for n in chosen])
     maps = {name: model_maps(make(), images, points, data.classes) for name, make in models.items()}
     return [
@@ -55,14 +57,6 @@ def samples(data: ImageData) -> list[int]:
     return [n for _, _, n in sorted(ranked)[:SAMPLES]]
 
 
-def marked_point(picture: Tensor) -> tuple[int, int]:
-    """The position that differs most from the image's middle brightness, averaged over its surroundings."""
-    grey = picture.mean(0)
-    reach = max(min(grey.shape) // 8, 1) | 1
-    away = F.avg_pool2d((grey - grey.median()).abs()[None, None], reach, 1, reach // 2, count_include_pad=False)[0, 0]
-    return divmod(int(away.argmax()), away.shape[1])
-
-
 def model_maps(
     model: nn.Module, images: Tensor, points: list[tuple[int, int]], classes: tuple[str, ...]
 ) -> list[dict[str, Any]]:
@@ -81,20 +75,32 @@ def model_maps(
     ]
 
 
+@dataclass
+class Seen:
+    """What a pass left behind: its attention, and the inputs of its spatial gates."""
+
+    maps: Maps | None = None
+    gates: dict[str, tuple[nn.Module, Tensor]] = field(default_factory=dict)
+
+
 @contextmanager
 def noting(model: nn.Module) -> Iterator[Seen]:
-    """What each attention layer of a model gets in the last forward pass of this block, by the layer's name."""
-    seen: Seen = {}
-    attending = {name: module for name, module in model.named_modules() if attends(module)}
-    handles = [module.register_forward_pre_hook(partial(_note, seen, name)) for name, module in attending.items()]
-    try:
+    """What the attention and the spatial gates of a model get in the last forward pass of this block."""
+    seen = Seen()
+
+    def note(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        seen.gates[name] = (module, args[0].detach())
+
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if _is_gate(module):
+                stack.callback(module.register_forward_pre_hook(partial(note, name)).remove)
+        if any(reads(module) for module in model.modules()):
+            seen.maps = stack.enter_context(capture(model))
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-class Maps(NamedTuple):
+class Weighed(NamedTuple):
     """What one layer weighs: for each image the weights of its point, or of all points alike (a spatial gate)."""
 
     where: str
@@ -102,25 +108,22 @@ class Maps(NamedTuple):
     of_points: bool
 
 
-def attention_maps(seen: Seen, points: list[tuple[int, int]], size: torch.Size) -> Maps:
-    """For each image of a pass what its point looks at; None for each where no layer weighs positions.
+def attention_maps(seen: Seen, points: list[tuple[int, int]], size: torch.Size) -> Weighed:
+    """For each image of a pass what its point looks at, ``size`` pixels; None for each where nothing weighs positions.
 
     Args:
         seen: from ``noting``.
         points: (row, column) in pixels, one an image.
         size: height and width of the images.
     """
-    if not seen:
-        return Maps("", [None] * len(points), of_points=False)
-    where, (layer, x) = _finest(seen)
-    weights = [_attention(layer, x[n : n + 1], point, size) for n, point in enumerate(points)]
-    return Maps(where, weights, isinstance(layer, AttentionLayer))
-
-
-def _finest(seen: Seen) -> tuple[str, tuple[nn.Module, Tensor]]:
-    """The last layer whose map has ``FINE`` positions an axis, or, where none has, the one with the largest map."""
-    last_first = list(reversed(seen.items()))
-    return max(last_first, key=lambda item: min(FINE, *item[1][1].shape[2:]))
+    if seen.maps is not None:
+        call = finest(seen.maps)
+        shown = [call.of(n).at_pixel(point, average=True)[0] for n, point in enumerate(points)]
+        return Weighed(call.name, [_array(one) for one in shown], of_points=True)
+    if not seen.gates:
+        return Weighed("", [None] * len(points), of_points=False)
+    where, (gate, x) = max(reversed(seen.gates.items()), key=lambda item: min(FINE, *item[1][1].shape[2:]))
+    return Weighed(where, [_array(one) for one in _gated(gate, x)], of_points=False)
 
 
 def grad_cam(model: nn.Module, images: Tensor) -> tuple[Array | None, list[int]]:
@@ -142,25 +145,22 @@ def grad_cam(model: nn.Module, images: Tensor) -> tuple[Array | None, list[int]]
 
 def attends(module: nn.Module) -> bool:
     """Whether a module weighs positions."""
-    return isinstance(module, AttentionLayer) or type(module).__name__ == "SpatialAttn"
+    return reads(module) or _is_gate(module)
 
 
-def _note(seen: Seen, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
-    seen.pop(name, None)
-    seen[name] = (module, args[0].detach())
+def _is_gate(module: nn.Module) -> bool:
+    return type(module).__name__ == "SpatialAttn"
 
 
 @torch.no_grad()
-def _attention(layer: nn.Module, x: Tensor, point: tuple[int, int], size: torch.Size) -> Array | None:
-    if isinstance(layer, AttentionLayer):
-        at = tuple(int((p + 0.5) * length / full) for p, length, full in zip(point, x.shape[2:], size, strict=True))
-        weights = layer.position_map(x, at=at)[0].mean(0)
-    elif type(layer).__name__ == "SpatialAttn":
-        both = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
-        weights = layer.gate(layer.conv(both))[0, 0]  # type: ignore[operator]
-    else:
-        return None
-    array: Array = weights.double().cpu().numpy()
+def _gated(gate: Any, x: Tensor) -> Tensor:
+    """CBAM's weights of positions ``(n, rows, columns)``."""
+    weights: Tensor = gate.gate(gate.conv(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)))
+    return weights[:, 0]
+
+
+def _array(values: Tensor) -> Array:
+    array: Array = values.double().cpu().numpy()
     return array
 
 

@@ -17,9 +17,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from foveal.analysis.points import marked_points
 from foveal.data.picture import SUFFIXES, UnreadableError
 from foveal.errors import DataError, OptionError
-from foveal.tasks.looks import attends, attention_maps, marked_point, noting
+from foveal.tasks.looks import attends, attention_maps, noting
 from foveal.tasks.trained import BATCH, Trained, check_counts, in_batches
 
 Looking = Literal["none", "marked", "centre"]
@@ -107,7 +108,7 @@ def _predicted(trained: Trained, pictures: list[Tensor], top: int, looking: Look
         probabilities = _finite(trained, trained.probabilities(images))
         return [Prediction("", best) for best in trained.best(probabilities, top)]
     centre = (images.shape[2] // 2, images.shape[3] // 2)
-    points = [marked_point(picture) if looking == "marked" else centre for picture in pictures]
+    points = [marked_points(picture)[0] if looking == "marked" else centre for picture in pictures]
     with noting(trained.model) as seen:
         probabilities = _finite(trained, trained.probabilities(images))
     with trained.autocast():
