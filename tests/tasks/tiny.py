@@ -1,14 +1,10 @@
-"""A task of a moment that uses every generator, alone or as the program that a test kills.
-
-python -m tests.tasks.tiny FOLDER EPOCHS SEED STOP   kills itself after STOP steps (0: never), then prints the digest.
-"""
+"""A task of a moment that uses every generator, and kills or interrupts itself after so many steps."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -68,9 +64,3 @@ def train(folder: Path, epochs: int = 3, seed: int = 0, **options: Any) -> str:
     task = Tiny(**options)
     fit(task, plan(epochs, seed), folder)
     return weights_digest(task.models["model"])
-
-
-if __name__ == "__main__":
-    where, epochs, seed, stop = sys.argv[1:]
-    torch.set_num_threads(1)
-    sys.stdout.write(train(Path(where), int(epochs), int(seed), stop=int(stop)))
