@@ -62,7 +62,7 @@ def test_what_a_recipe_says_are_defaults_that_options_override():
         (["small/digits-none", "--model.options.depth"], "OptionError: foveal: --model.options.depth needs a value."),
         (
             ["small/digits-none", "--optimizer.lr", "-1"],
-            "OptionError: train: --optimizer.lr must be above 0, got -1.0.",
+            "OptionError: train: --optimizer.lr must be above 0, got",
         ),
         (["explicit/cifar10"], "DataError: "),
         (["small/digits-none", "--save-seconds", "-1"], "OptionError: train: --save-seconds must be at least 0"),
@@ -117,7 +117,7 @@ def test_a_run_prints_its_result_and_says_when_it_is_finished(tiny, tmp_path, ca
 
 def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(tiny, tmp_path):
     out = tmp_path / "run"
-    asked = [*FOVEAL, "train", tiny, "--epochs", "8", "--out", str(out), "--json"]
+    asked = [*FOVEAL, "train", tiny, "--epochs", "5", "--out", str(out), "--json"]
     running = subprocess.Popen(asked, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENV)
     until = time.monotonic() + 120
     while not (out / "metrics.csv").exists() and running.poll() is None and time.monotonic() < until:
@@ -130,6 +130,6 @@ def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(tiny, tmp_path)
     assert not (out / "result.json").exists()
     done = subprocess.run(asked, capture_output=True, text=True, env=ENV)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["epochs"] == 8
+    assert json.loads(done.stdout)["epochs"] == 5
     assert "epoch 1:" not in done.stderr
-    assert "epoch 8:" in done.stderr
+    assert "epoch 5:" in done.stderr
