@@ -79,8 +79,8 @@ def train(
         DivergedError: the loss is no longer a number.
         KeyboardInterrupt: it was interrupted; a checkpoint of that moment is there.
     """
-    check(recipe)
     with distributed.together():
+        check(recipe)
         return _train(recipe, check_path(out, "train"), watch, say or _silent, save_seconds)
 
 
