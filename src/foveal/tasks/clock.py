@@ -2,7 +2,7 @@
 
 A step is ``data`` (waiting for its batch), then ``forward``, ``backward`` and ``optimizer`` for each of its parts and
 turns, ``average`` where there is one, and ``rest``: bookkeeping, the watch, and finding out whether the loss is a
-number. ``setup`` comes before the first step, ``evaluate`` and ``writing`` (metrics, checkpoints) between steps.
+number. ``setup`` comes before the first step, ``evaluate`` and ``checkpoint`` (metrics written down too) between steps.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from typing import Literal, Protocol
 
-Phase = Literal["setup", "data", "forward", "backward", "optimizer", "average", "rest", "evaluate", "writing"]
+Phase = Literal["setup", "data", "forward", "backward", "optimizer", "average", "rest", "evaluate", "checkpoint"]
 
 
 class Clock(Protocol):

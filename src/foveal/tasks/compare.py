@@ -3,7 +3,7 @@
 A folder holds one comparison::
 
     compare.json              what was asked
-    runs/<mechanism>-<seed>/  config.json environment.json metrics.jsonl checkpoint/ result.json
+    runs/<mechanism>-<seed>/  config.json environment.json metrics.csv tensorboard/ checkpoints/ result.json
     costs.json                what each model costs, measured in turns on this machine
     results.json              one record a mechanism and seed; see docs/results-schema.md
     report.html               the same to look at

@@ -127,7 +127,7 @@ class _Sitting:
         self.descent.show()
         with self.descent.autocast():
             at.metrics = self._finite(self._mean_losses() | self.task.evaluate())
-        self.clock.begin("writing")
+        self.clock.begin("checkpoint")
         at.epoch, at.step, self.losses = at.epoch + 1, 0, Losses({}, 0)
         self._count_time()
         by_main(self._write_metrics)
@@ -178,7 +178,7 @@ class _Sitting:
             write_best(self.folder, at, self.task.models, self.plan)
 
     def _save(self) -> None:
-        self.clock.begin("writing")
+        self.clock.begin("checkpoint")
         self._count_time()
         self.at.sums, self.at.counted = self.losses.sums, self.losses.counted
         self.scalars.flush()
