@@ -1,5 +1,8 @@
 """Capture: any map of any layer from one ordinary forward, which it neither changes nor needs a model edit for."""
 
+import re
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -253,3 +256,11 @@ def test_what_is_asked_wrongly_is_said_in_a_sentence():
         maps["x"]
     with pytest.raises(OptionError, match="calls must be at least 1"), foveal.capture(layer, calls=0):
         pass
+
+
+def test_the_code_of_the_page_runs():
+    page = (Path(__file__).parents[2] / "docs" / "seeing.md").read_text()
+    scope = {}
+    exec(compile(re.search(r"```python\n(.*?)```", page, re.DOTALL).group(1), "docs/seeing.md", "exec"), scope)
+    assert scope["looks_at"].shape == (2, 2, 224, 224)
+    assert scope["everywhere"]["layer2.attention"].shape == (2, 224, 224)
