@@ -49,10 +49,11 @@ def small(recipe, data):
         kept["depth"] = 1
     elif "wrn28" in name:
         kept["depth"] = 10
+    recipe = replace(recipe, data=replace(recipe.data, workers=0))
     if recipe.data.name in WRITE:
         size = SIZE[recipe.data.name]
         kept |= {"img_size": size} if "img_size" in kept else {}
-        recipe = replace(recipe, data=replace(recipe.data, path=data(recipe.data.name), size=size, workers=0))
+        recipe = replace(recipe, data=replace(recipe.data, path=data(recipe.data.name), size=size))
     return replace(recipe, batch_size=4, model=replace(recipe.model, options=kept))
 
 
