@@ -15,12 +15,7 @@ from foveal.app.server import create_app
 from foveal.app.serving import reached_by
 from foveal.app.shelf import Shelf
 
-MODELS = (
-    "foveal_local_resnet50",
-    "foveal_efficient_resnet50_res12",
-    "foveal_explicit_resnet50",
-    "foveal_augmented_resnet50",
-)
+NAMES = ("local_resnet50", "efficient_resnet50_res12", "explicit_resnet50", "augmented_resnet50")
 CLICKS, GOAL = 40, 0.3
 
 
