@@ -91,11 +91,11 @@ def _wait(store: Store) -> None:
         time.sleep(POLL)
 
 
-def lost(error: RuntimeError, me: int) -> BackendError:
+def lost(error: RuntimeError) -> BackendError:
     """What to say when an exchange failed because another process is gone."""
     reason = LOST.search(str(error))
     return BackendError(
-        f"distributed: process {me} needs all processes of the run, got one that is gone "
+        "distributed: a run needs all its processes, got one that is gone "
         f"({reason.group(0) if reason else error}). Give the same command again to go on from the checkpoint; torchrun "
         "--max-restarts 3 does so by itself."
     )

@@ -47,7 +47,7 @@ def together() -> Iterator[None]:
     except RuntimeError as error:
         if not LOST.search(str(error)):
             raise
-        raise said_once(lost(error, rank()), store, rank()) from error
+        raise said_once(lost(error), store, rank()) from error
     finally:
         finish()
 
