@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from foveal.tasks import checkpoint, distributed
 from foveal.tasks.loop import Plan, fit
-from foveal.tasks.task import Task, decayed
+from foveal.tasks.task import Task
 
 STEPS, EPOCHS, IMAGES = 8, 3, 12
 RICH = Plan(EPOCHS, 0, save_seconds=1e9, clip=0.5, accumulate=2, ema=0.9, tensorboard=False)
@@ -65,7 +65,7 @@ class Several(Task):
         self.models = {"model": nn.Sequential(block, *wide, nn.Linear(40, 5)).to(memory_format=torch.channels_last)}
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {"model": torch.optim.AdamW(decayed(self.models["model"], 0.05), lr=1e-2)}
+        return {"model": torch.optim.AdamW(self.models["model"].parameters(), lr=1e-2, weight_decay=0.05)}
 
     def batches(self, seed: int, epoch: int, start: int) -> Iterable[list[Any]]:
         for step in range(start, STEPS):

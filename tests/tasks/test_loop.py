@@ -9,7 +9,7 @@ from torch import nn
 
 from foveal.errors import DivergedError
 from foveal.tasks.loop import Plan, fit
-from foveal.tasks.task import Task, decayed
+from foveal.tasks.task import Task
 
 
 @pytest.mark.parametrize("stop", range(1, 3 * STEPS, 4))
@@ -78,14 +78,6 @@ def test_several_models_take_their_turns(tmp_path):
     assert {path.name for path in (tmp_path / "checkpoints" / "last").iterdir()} == {
         "maker.safetensors", "judge.safetensors", "state.pt", "manifest.json"
     }  # fmt: skip
-
-
-def test_norms_biases_positions_and_radii_do_not_decay():
-    model = nn.ModuleDict({"conv": nn.Conv2d(1, 2, 3), "norm": nn.BatchNorm2d(2)})
-    model.relative = nn.ParameterList([nn.Parameter(torch.zeros(1, 3, 4))])
-    model.radius = nn.Parameter(torch.ones(4))
-    decays = {id(p): group["weight_decay"] for group in decayed(model, 0.1) for p in group["params"]}
-    assert {name for name, p in model.named_parameters() if decays[id(p)] > 0} == {"conv.weight"}
 
 
 def test_progress_is_told_in_epochs(tmp_path):

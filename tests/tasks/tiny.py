@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from foveal.tasks.loop import Plan, fit
-from foveal.tasks.task import Task, decayed, weights_digest
+from foveal.tasks.task import Task, weights_digest
 
 STEPS = 5
 
@@ -31,7 +31,7 @@ class Tiny(Task):
         self.models = {"model": nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))}
 
     def optimizers(self) -> dict[str, Optimizer]:
-        return {"model": AdamW(decayed(self.models["model"], 0.1), lr=self.lr)}
+        return {"model": AdamW(self.models["model"].parameters(), lr=self.lr, weight_decay=0.1)}
 
     def batches(self, seed: int, epoch: int, start: int) -> Iterable[list[Tensor]]:
         for n in range(start, STEPS):

@@ -10,9 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-# Positions of a table or a radius have no scale to be shrunk towards zero, as norms and biases have none.
-UNDECAYED = ("relative", "radius")
-
 
 class Task(ABC):
     """One job. ``models`` and ``optimizers`` share their names; a step updates each of its ``turns`` in order.
@@ -83,16 +80,6 @@ def _tensors(batch: Any) -> Iterator[Tensor]:
     elif isinstance(batch, (Mapping, list, tuple)):
         for inner in batch.values() if isinstance(batch, Mapping) else batch:
             yield from _tensors(inner)
-
-
-def decayed(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: weight decay for matrices and kernels, none for norms, biases, scales and positions."""
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            spared = parameter.dim() <= 1 or any(part in UNDECAYED for part in name.split("."))
-            groups[not spared].append(parameter)
-    return [{"params": params, "weight_decay": decay if decays else 0.0} for decays, params in groups.items() if params]
 
 
 def weights_digest(model: nn.Module) -> str:

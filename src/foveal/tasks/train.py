@@ -22,15 +22,16 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import safetensors.torch
 from torch import nn
 
 from foveal.data import load_options
 from foveal.data.images import ImageData
-from foveal.errors import FovealError, OptionError
+from foveal.errors import OptionError
 from foveal.tasks import checkpoint, distributed
+from foveal.tasks.agreement import by_main
 from foveal.tasks.classification import Classification
 from foveal.tasks.loop import Watch, fit
 from foveal.tasks.networks import check_fits, network
@@ -48,7 +49,6 @@ RECIPE, WEIGHTS = "recipe.yaml", "model.safetensors"
 FREE = ("about.", "data.path", "data.workers", "data.verify")
 LOOK = 0.2  # seconds
 Say = Callable[[str], None]
-T = TypeVar("T")
 
 
 def train(
@@ -118,7 +118,7 @@ def model_of(recipe: Recipe, data: ImageData) -> nn.Module:
 
 
 def _train(recipe: Recipe, out: Path, watch: Watch | None, say: Say, save_seconds: float | None) -> dict[str, Any]:
-    record: dict[str, Any] | None = _agreed(lambda: _held(out, recipe))
+    record: dict[str, Any] | None = by_main(lambda: _held(out, recipe))
     if record is not None:
         say(f"finished: {out} holds the result of this recipe")
         return record
@@ -131,13 +131,13 @@ def _train(recipe: Recipe, out: Path, watch: Watch | None, say: Say, save_second
     check_fits(model, recipe.model.name, classes=len(data.classes), channels=data.channels, size=data.size)
     config = config_of(recipe, data, sum(parameter.numel() for parameter in model.parameters()))
     del model
-    _agreed(lambda: make_folder(out, "train"))
+    by_main(lambda: make_folder(out, "train"))
     with alone_in(out, "train") if distributed.is_main() else nullcontext():
-        _agreed(lambda: _begin(out, recipe, config))
+        by_main(lambda: _begin(out, recipe, config))
         say("training")
         plan = plan_of(recipe) if save_seconds is None else replace(plan_of(recipe), save_seconds=save_seconds)
         metrics = fit(task, plan, out, watch=None if watch is None else telling(watch, task))
-        return _agreed(lambda: _end(out, recipe, config, metrics))
+        return by_main(lambda: _end(out, recipe, config, metrics))
 
 
 def config_of(recipe: Recipe, data: ImageData, parameters: int) -> dict[str, Any]:
@@ -271,22 +271,6 @@ def write_weights(out: Path, recipe: Recipe, config: Mapping[str, Any]) -> None:
         save(model, out / WEIGHTS, **{name: config[name] for name in ("classes", "preparation", "data")})
     else:
         write_whole(out / WEIGHTS, safetensors.torch.save(state, {"format": "pt"}))
-
-
-def _agreed(act: Callable[[], T]) -> T:
-    """Let the main process act and tell the others what came of it, so that none waits for one that has failed."""
-    if distributed.world() == 1:
-        return act()
-    told: tuple[Any, FovealError | None] = (None, None)
-    if distributed.is_main():
-        try:
-            told = act(), None
-        except FovealError as error:
-            told = None, error
-    result, failed = distributed.broadcast(told)
-    if failed is not None:
-        raise failed
-    return result
 
 
 def _silent(line: str) -> None: ...
