@@ -7,7 +7,7 @@ INSTALL := $(RUN)/uv pip install --quiet --python $(RUN)/python --constraint con
 unexport PYTHONDONTWRITEBYTECODE
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test elastic fuzz sanitize valgrind wheel-check browser check bench-cpu readme clean
+.PHONY: help setup demo test elastic fuzz sanitize valgrind wheel-check browser check bench-cpu test-gpu bench-gpu readme clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -57,6 +57,12 @@ check: setup  ## lint, types, import law
 
 bench-cpu: setup  ## time and memory against convolutions and definitions, in about ten minutes: docs/benchmarks.md
 	$(RUN)/python benchmarks/cpu.py
+
+test-gpu: setup  ## the contract suite, the kernels' cases and the fuzz on an NVIDIA GPU
+	@$(RUN)/python tests/kernels/gpu/on_gpu.py
+
+bench-gpu: setup  ## the Triton kernels against others on an NVIDIA GPU; TUNE=--tune tunes them first
+	@$(RUN)/python benchmarks/gpu.py $(TUNE)
 
 readme: setup  ## fill the README with what demo and bench-cpu printed
 	$(RUN)/python benchmarks/readme.py

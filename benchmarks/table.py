@@ -100,9 +100,10 @@ class Table:
         for group in dict.fromkeys(row.group for row in self.rows):
             lines += ["", f"## {group}", "", "| work | measured | goal |", "|---|---|---|"]
             lines += [f"| {row.work} | {row.told} | {row.goal} |" for row in self.rows if row.group == group]
-        _replace(folder / "benchmarks.md", "\n".join(lines) + "\n")
+        page = folder / "benchmarks.md"
+        replaced(page, "\n".join(lines) + "\n" + _gpu_section(page))
         stored = {"command": command, "environment": environment, "rows": [asdict(row) for row in self.rows]}
-        _replace(results / "cpu.json", json.dumps(stored, indent=1) + "\n")
+        replaced(results / "cpu.json", json.dumps(stored, indent=1) + "\n")
 
 
 PREFACE = """\
@@ -113,7 +114,19 @@ parameter. Against HaloAttn and the published formulations both sides get their 
 run faster in."""
 
 
-def _replace(path: Path, text: str) -> None:
+# What benchmarks/gpu.py writes on the same page stands between these.
+GPU_SECTION = ("<!-- gpu -->", "<!-- /gpu -->")
+
+
+def _gpu_section(page: Path) -> str:
+    """What the page has of it, to be kept."""
+    text = page.read_text() if page.exists() else ""
+    first, last = GPU_SECTION
+    return "\n" + text[text.index(first) :] if first in text and last in text else ""
+
+
+def replaced(path: Path, text: str) -> None:
+    """Write a file anew, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text)

@@ -1,7 +1,8 @@
-"""Random calls of the native kernels against their definitions in float64.
+"""Random calls of the native kernels, or of the Triton kernels, against their definitions in float64.
 
     python tests/kernels/fuzz.py --cases 2000
     python tests/kernels/fuzz.py --operation local --case 17
+    python tests/kernels/fuzz.py --backend triton --cases 2000
 
 A case is an operation and a number, and always the same call: shapes, strides, types, masks and options are drawn from
 it. Fresh memory is NaN, so what a kernel leaves unwritten, or reads too early, shows. A kernel may err at most twice as
@@ -24,11 +25,14 @@ from torch import Tensor
 import foveal
 from foveal.functional import efficient, explicit, external, local
 from foveal.functional.decays import DECAYS, LEARNABLE
+from foveal.kernels.triton.load import INTERPRETED
 
 SCRIPT = "tests/kernels/fuzz.py"
 # What a definition may write out: most cases are small, some are not.
 ELEMENTS = [30_000] * 19 + [400_000]
-FREE = {torch.float32: 64, torch.bfloat16: 1}
+FREE = {torch.float32: 64, torch.bfloat16: 1, torch.float16: 1}
+TYPES = {"native": [torch.float32, torch.float32, torch.bfloat16]}
+TYPES["triton"] = [*TYPES["native"], torch.float16]
 
 
 class Refused(Exception):
@@ -191,7 +195,7 @@ def _run_explicit(v: Tensor, radius: Tensor | None = None, **options: Any) -> Te
     return foveal.explicit_attention(v, radius=radius, **options)
 
 
-# Every operation that may have a native backend; those that have none yet are left out.
+# Every operation that may have a native backend.
 EVERY = (
     Operation("local", local.BACKENDS, _local, _run_local),
     Operation("efficient", efficient.BACKENDS, _efficient, foveal.efficient_attention),
@@ -199,6 +203,11 @@ EVERY = (
     Operation("explicit", explicit.BACKENDS, _explicit, _run_explicit),
 )
 OPERATIONS = {row.name: row for row in EVERY if "native" in row.backends.names()}
+
+
+def operations(backend: str) -> list[str]:
+    """Those that have this backend."""
+    return [name for name, row in OPERATIONS.items() if backend in row.backends.names()]
 
 
 def evaluate(
@@ -225,19 +234,19 @@ def far(got: Tensor, exact: Tensor) -> float:
     return (got.double() - exact).abs().nan_to_num(math.inf).max().item() if exact.numel() else 0.0
 
 
-def check(operation: str, case: int) -> None:
-    """Raises AssertionError where the native kernel is wrong, Refused where it does not take the call."""
+def check(operation: str, case: int, backend: str = "native") -> None:
+    """Raises AssertionError where the kernel is wrong, Refused where it does not take the call."""
     row = OPERATIONS[operation]
     choose = random.Random(f"{operation} {case}")
     torch.manual_seed(case)
-    dtype = choose.choice([torch.float32, torch.float32, torch.bfloat16])
+    dtype = choose.choice(TYPES[backend])
     call = row.draw(choose, dtype)
     learns = [choose.random() < 0.8 for _ in call.tensors]
     threads = choose.randint(1, 3)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        got = evaluate(row, call, dtype, "native", learns, case)
+        got = evaluate(row, call, dtype, backend, learns, case)
     except foveal.BackendError as error:
         raise Refused(str(error)) from error
     finally:
@@ -250,9 +259,10 @@ def check(operation: str, case: int) -> None:
         largest = e.abs().max().item() if e.numel() else 0.0
         allowed = 2 * far(p, e) + FREE[dtype] * torch.finfo(dtype).eps * largest + (terms if place else 1e-30)
         error = far(g, e)
+        by = "" if backend == "native" else f" --backend {backend}"
         assert error <= allowed, (
             f"{told(row, call, case)}: {'result' if place == 0 else f'gradient {place}'} errs by {error:.3g}, "
-            f"allowed is {allowed:.3g}. Repeat with: python {SCRIPT} --operation {operation} --case {case}"
+            f"allowed is {allowed:.3g}. Repeat with: python {SCRIPT}{by} --operation {operation} --case {case}"
         )
 
 
@@ -281,17 +291,26 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=2000, help="how many, shared out among the operations")
     parser.add_argument("--operation", choices=list(OPERATIONS), help="this operation alone")
     parser.add_argument("--case", type=int, help="this case alone")
+    parser.add_argument("--backend", choices=list(TYPES), default="native", help="triton runs on a GPU")
     asked = parser.parse_args()
     from rich.progress import track
 
+    where = str(foveal.kernels.cpu.instruction_set())
+    if asked.backend == "triton":
+        where = "cpu" if INTERPRETED else "cuda"
+        if where == "cuda" and not torch.cuda.is_available():
+            sys.stderr.write("fuzz: there is no NVIDIA GPU that torch can use; set TRITON_INTERPRET=1 to do without.\n")
+            return 2
+        torch.set_default_device(where)
+
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
-    names = [asked.operation] if asked.operation else list(OPERATIONS)
+    names = [asked.operation] if asked.operation else operations(asked.backend)
     wanted = cases(asked.cases, names) if asked.case is None else [(name, asked.case) for name in names]
     wrong = refused = 0
-    for operation, case in track(wanted, f"fuzz on {foveal.kernels.cpu.instruction_set()}"):
+    for operation, case in track(wanted, f"fuzz on {where}"):
         try:
-            check(operation, case)
+            check(operation, case, asked.backend)
         except Refused as error:
             refused += 1
             if asked.case is not None:

@@ -254,7 +254,8 @@ def triton_efficient_attention_backward(
     queries, keys = Passes(q, rows), Passes(k, rows, mask)
     of_queries, of_keys = (PLAIN, PLAIN) if scaling else (ROWS, POSITIONS)
     to_q = queries.scores_gradient(held, grad, of_queries)
-    to_held = queries.gather(grad, of_queries)[0].sum(0).unflatten(0, q.shape[:2])
+    # Rounded before both uses, whose difference is the gradient of the keys.
+    to_held = queries.gather(grad, of_queries)[0].sum(0).unflatten(0, q.shape[:2]).to(v.dtype)
     shift = (to_held * held).sum(3)
     to_k = keys.scores_gradient(to_held, v, of_keys, stats, shift)
     return [to_q, to_k, keys.spread(to_held, of_keys, v, stats)]

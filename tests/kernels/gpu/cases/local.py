@@ -9,7 +9,7 @@ import foveal
 from foveal.functional.local import reference
 from foveal.kernels.triton import local as kernels
 from foveal.kernels.triton.configs import Config
-from kernels.triton.cases.place import DEVICE, assert_near, laid_out, with_gradients
+from kernels.gpu.cases.place import DEVICE, assert_near, laid_out, with_gradients
 
 
 @dataclass(frozen=True)

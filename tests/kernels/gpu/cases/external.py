@@ -5,7 +5,7 @@ import torch
 
 import foveal
 from foveal.kernels.triton import efficient
-from kernels.triton.cases.place import DEVICE, assert_near, laid_out, with_gradients
+from kernels.gpu.cases.place import DEVICE, assert_near, laid_out, with_gradients
 
 # Batch, heads, depths of the memories, slots, space, layout, type.
 CALLS = {

@@ -5,7 +5,7 @@ import torch
 
 import foveal
 from foveal.kernels.triton import efficient as kernels
-from kernels.triton.cases.place import DEVICE, assert_near, laid_out, with_gradients
+from kernels.gpu.cases.place import DEVICE, assert_near, laid_out, with_gradients
 
 # Batch, heads, depth, depth of the values, space of the queries, space of the keys, layout, type.
 CALLS = {
