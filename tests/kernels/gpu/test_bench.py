@@ -28,7 +28,7 @@ def test_a_tiny_run_stores_every_group_and_makes_the_page_of_it(tmp_path):
     done = run("--tiny", "--folder", str(tmp_path), TRITON_INTERPRET="1")
     assert done.returncode == 0, done.stderr[-3000:]
     stored = json.loads((tmp_path / "benchmarks" / "results" / "gpu.json").read_text())
-    assert stored["environment"]["packages"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(stored["environment"]["packages"]["torch"])
     assert stored["environment"]["commit"]
     works = [row["work"] for row in stored["rows"]]
     for part in ("against unfolding", "gather form against tile form", "of the larger floor", "efficient", "external"):
