@@ -90,7 +90,7 @@ def test_operators_compile_whole_and_from_the_third_size_on_not_anew(calls, hopp
 
 
 class Recorded:
-    """Stands for ``wrap_triton``: keeps the launches instead of making them."""
+    """Stands for ``launcher``: keeps the launches instead of making them."""
 
     def __init__(self):
         self.launches = []
@@ -122,7 +122,7 @@ def compiled(kernel, arguments, options, target):
 
 def test_the_tile_form_runs_on_matrix_units_and_fits_shared_memory(hopper, monkeypatch):
     recorded = Recorded()
-    monkeypatch.setattr(local, "wrap_triton", recorded)
+    monkeypatch.setattr(local, "launcher", recorded)
     q, k, v = (torch.empty(1, 2, 32, 16, 16, dtype=torch.bfloat16) for _ in range(3))
     tables = [torch.empty(2, 7, 16, dtype=torch.bfloat16) for _ in range(2)]
     with torch.no_grad():

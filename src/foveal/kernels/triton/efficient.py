@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import triton_op
 from torch.utils.flop_counter import register_flop_formula
 
 from foveal.kernels.cpu.derivatives import refuse_second_derivatives
 from foveal.kernels.triton import load
 from foveal.kernels.triton.configs import padded
+from foveal.kernels.triton.load import launcher
 
 PLAIN, ROWS, DOUBLE, POSITIONS, ONLINE = range(5)
 POSITIONS_AT_ONCE = 64
@@ -112,7 +113,7 @@ class Passes:
         part, part_stats = (torch.empty(shape, dtype=torch.float32, device=self.x.device) for shape in made)
         options = self.options(columns, mode, stats, self.x if y is None else y)
         y = self.x if y is None else y
-        wrap_triton(passes.gather)[(self.pairs * chunks, _blocks(columns, options))](
+        launcher(passes.gather)[(self.pairs * chunks, _blocks(columns, options))](
             *self.tensors(stats),
             y,
             self.x if self.mask is None else self.mask,
@@ -140,7 +141,7 @@ class Passes:
         shapes = [(self.batch, self.heads, self.rows, columns), (self.batch, self.heads, 2, self.rows)]
         held, stats = (torch.empty(s, dtype=torch.float32, device=self.x.device) for s in shapes)
         options = self.options(int(columns), mode, None, self.x)
-        wrap_triton(passes.combine)[(self.pairs, _blocks(columns, options))](
+        launcher(passes.combine)[(self.pairs, _blocks(columns, options))](
             part,
             part_stats,
             held,
@@ -160,7 +161,7 @@ class Passes:
         out = new_flat(like, columns, like.dtype)
         options = self.options(columns, mode, stats, like)
         blocks = (self.n + options["BN"] - 1) // options["BN"]
-        wrap_triton(passes.spread)[(self.pairs * blocks,)](
+        launcher(passes.spread)[(self.pairs * blocks,)](
             *self.tensors(stats),
             small,
             self.x if self.mask is None else self.mask,
@@ -198,7 +199,7 @@ class Passes:
         else:
             to = new_flat(self.x, self.rows, self.x.dtype)
             strides = list(to.stride())
-        wrap_triton(passes.scores_gradient)[(self.pairs * blocks,)](
+        launcher(passes.scores_gradient)[(self.pairs * blocks,)](
             *self.tensors(stats),
             small,
             y,

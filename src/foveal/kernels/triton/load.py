@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.library import wrap_triton
 
 from foveal.kernels.onnx import why_not_in_onnx
 
@@ -49,6 +50,11 @@ def why_not_type(x: Tensor) -> str | None:
     if torch.version.hip is not None:
         return "it is written for NVIDIA GPUs, this torch is built for AMD's"
     return _MISSING
+
+
+def launcher(kernel: Any) -> Any:
+    """The kernel as a traced operator launches it; torch 2.11 does not know interpreted ones."""
+    return kernel if INTERPRETED else wrap_triton(kernel)
 
 
 def precision(x: Tensor) -> str:

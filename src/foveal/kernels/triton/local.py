@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
+from torch.library import triton_op
 from torch.utils.flop_counter import register_flop_formula
 
 from foveal.kernels.cpu.derivatives import refuse_second_derivatives
 from foveal.kernels.pytorch.local import backward_flops, flops, query_slices
 from foveal.kernels.triton import load
 from foveal.kernels.triton.configs import Config, choose, padded
+from foveal.kernels.triton.load import launcher
 
 WIDEST = 25
 
@@ -189,7 +190,7 @@ def triton_local_attention(
     gathers = call.config.form == "gather"
     kernel = local_gather.forward if gathers else local_tile.forward
     maps = (q, k, v, out)
-    wrap_triton(kernel)[(call.tiles,)](
+    launcher(kernel)[(call.tiles,)](
         q,
         k,
         v,
@@ -234,7 +235,7 @@ def triton_local_attention_backward(
     columns = sum(w * share for w, share in zip(call.window, call.share, strict=True))
     tables = torch.empty((call.tiles // call.heads, call.heads, columns), dtype=torch.float32, device=q.device)
     maps = (grad, out, q, k, v, to_q)
-    wrap_triton(of_queries)[(call.tiles,)](
+    launcher(of_queries)[(call.tiles,)](
         grad,
         out,
         lse,
@@ -250,7 +251,7 @@ def triton_local_attention_backward(
         **call.options(*maps, places="WP" if gathers else "C WP"),
     )
     maps = (grad, q, k, v, to_k, to_v)
-    wrap_triton(of_keys)[(call.tiles,)](
+    launcher(of_keys)[(call.tiles,)](
         grad,
         lse,
         delta,
