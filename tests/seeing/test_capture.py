@@ -244,6 +244,25 @@ def test_attention_between_two_sequences_is_named():
         layer(x[:, :2], x, x)
 
 
+class Cube(nn.Module):
+    """A layer over three axes in a model of images; its first axis is as long as the image has patches."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.cube = foveal.LocalAttention(2, 4, kernel_size=3, dims=3, heads=1, relative=False)
+
+    def forward(self, x):
+        return self.cube(self.patches(x).reshape(len(x), 2, 4, 2, 2))
+
+
+def test_a_map_of_other_axes_than_the_image_is_not_taken_for_tokens():
+    model = Cube().eval()
+    told = r"cube: how its map of \(4, 2, 2\) positions lies on the \(8, 8\) image could not be followed"
+    with pytest.raises(FovealError, match=told), foveal.capture(model):
+        model(torch.randn(1, 3, 8, 8))
+
+
 def test_what_is_asked_wrongly_is_said_in_a_sentence():
     layer = foveal.EfficientAttention(4, key_channels=2)
     with foveal.capture(layer) as maps:

@@ -126,6 +126,8 @@ def _grid(following: Following, x: Tensor, own: tuple[int, ...]) -> tuple[Grid, 
         return lattice.grid(), 0
     if image is None or len(image) == len(own):
         return Grid.even(image or own, own), 0
+    if len(own) > 1:
+        raise Unread(f"how its map of {own} positions lies on the {image} image could not be followed")
     if lattice is not None and 0 <= (extra := own[0] - torch.Size(lattice.size).numel()) <= MOST_EXTRA:
         return lattice.grid(), extra
     raise Unread(f"how its {own[0]} tokens lie on the {image} image could not be followed")
