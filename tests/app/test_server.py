@@ -2,7 +2,9 @@
 
 import base64
 import io
+import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,8 +13,8 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from foveal.app import answers, uploads
 from foveal.app import shelf as shelves
-from foveal.app import uploads
 from foveal.app.server import create_app
 from foveal.app.serving import listen, reached_by
 from foveal.app.shelf import Shelf
@@ -165,6 +167,8 @@ def test_samples_are_named_not_opened(client):
         ({"y": "up"}, 400, "query.y is wrong"),
         ({"y": "nan"}, 400, "y and x must be numbers from 0 to 1"),
         ({"radius": "0.3"}, 400, "efficient attention has no radius"),
+        ({"radius": "nan"}, 400, "a radius must be a number above 0, got nan"),
+        ({"radius": "inf"}, 400, "a radius must be a number above 0, got inf"),
     ],
 )
 def test_wrong_questions_get_a_sentence(client, given, status, said):
@@ -195,6 +199,41 @@ def test_twenty_clients_at_once_are_served(client):
     with ThreadPoolExecutor(20) as pool:
         rows = list(pool.map(ask, range(20)))
     assert rows == sorted(rows) and len(set(rows)) == 20
+
+
+def test_a_model_that_is_loaded_while_others_are_counted_stops_nothing(client, shelf, monkeypatch):
+    count = answers.model_told
+
+    def loaded_meanwhile(held, label):
+        monkeypatch.setitem(held.models, "another", held.models[MODEL])
+        return count(held, label)
+
+    monkeypatch.setattr(answers, "model_told", loaded_meanwhile)
+    assert client.get("/api/start").status_code == 200
+
+
+def test_images_are_decoded_one_at_a_time(monkeypatch):
+    busy, most = [], []
+
+    def decode(image):
+        busy.append(image)
+        most.append(len(busy))
+        time.sleep(0.01)
+        busy.remove(image)
+        return image
+
+    monkeypatch.setattr(uploads, "rgb", decode)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(uploads.opened, [file_of()] * 4))
+    assert most == [1] * 4
+
+
+def test_a_machine_that_does_not_know_its_own_name_still_serves(monkeypatch):
+    def unknown(name):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "gethostbyname_ex", unknown)
+    assert f"{socket.gethostname()}:8765" in reached_by("0.0.0.0", 8765)
 
 
 def test_a_model_without_attention_and_one_too_many_are_refused(monkeypatch):

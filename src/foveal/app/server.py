@@ -67,7 +67,8 @@ def create_app(shelf: Shelf, *, hosts: tuple[str, ...], first: str) -> FastAPI:
     def start() -> dict[str, Any]:
         from foveal.models.catalog import CATALOG
 
-        told = [answers.model_told(shelf, label) for label in shelf.models]
+        # Counting what a model costs takes seconds, in which another may be loaded.
+        told = [answers.model_told(shelf, label) for label in list(shelf.models)]
         attending = sorted(name for name in CATALOG if not name.startswith(GATES))
         return {"models": told, "catalog": attending, "samples": SAMPLES, "first": first}
 

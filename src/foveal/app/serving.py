@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from foveal.app.server import create_app
 from foveal.app.shelf import Shelf
@@ -31,7 +32,9 @@ def reached_by(host: str, port: int) -> tuple[str, ...]:
     """The ``name:port`` that a browser may write for this server."""
     names = {host, "127.0.0.1", "localhost", "[::1]"}
     if host in ("0.0.0.0", "::"):  # listening everywhere, under whatever name the machine has
-        names |= {socket.gethostname(), socket.getfqdn(), *socket.gethostbyname_ex(socket.gethostname())[2]}
+        names |= {socket.gethostname(), socket.getfqdn()}
+        with suppress(OSError):  # a machine need not know its own name
+            names |= set(socket.gethostbyname_ex(socket.gethostname())[2])
     return tuple(f"{name}:{port}" for name in names)
 
 

@@ -6,6 +6,7 @@ is answered at a time: models share the processor anyway, and the memory of twen
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 from collections import OrderedDict
@@ -105,6 +106,8 @@ class Shelf:
         with self._lock:
             if not all(0 <= share <= 1 for share in at):
                 raise OptionError(f"explore: y and x must be numbers from 0 to 1, got {tuple(at)}.")
+            if radius is not None and not 0 < radius < math.inf:
+                raise OptionError(f"explore: a radius must be a number above 0, got {radius:g}.")
             call = self.maps(image, model)[layer]
             pixel = tuple(p * (n - 1) for p, n in zip(at, call.grid.image, strict=True))
             position = call.grid.position(pixel)

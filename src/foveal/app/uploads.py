@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from typing import Any
 
@@ -12,6 +13,8 @@ from foveal.errors import DataError
 MOST_BYTES = 20_000_000
 MOST_PIXELS = 40_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+# The largest image takes hundreds of MB while it is decoded; and the filters of warnings are those of the process.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def opened(body: bytes) -> Any:
@@ -24,7 +27,7 @@ def opened(body: bytes) -> Any:
 
     check_size(len(body))
     try:
-        with warnings.catch_warnings():
+        with _ONE_AT_A_TIME, warnings.catch_warnings():
             # Whatever is larger than the limit is refused below, from the header alone.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(body), formats=FORMATS) as image:
