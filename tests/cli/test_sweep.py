@@ -1,6 +1,7 @@
 """``foveal sweep`` as a command: its plan, its options, and what it prints at the end."""
 
 import json
+import os
 
 import pytest
 
@@ -22,6 +23,15 @@ def test_the_plan_has_runs_parameters_and_published_values(capsys, tmp_path, mon
     assert list(told["runs"]) == ["lr-0.0005-3", "lr-0.005-3", "lr-0.05-3"]
     assert told["rows"][0]["parameters"] == 33226
     assert list(tmp_path.iterdir()) == []
+
+
+def test_grids_of_one_name_have_folders_of_their_own(tmp_path):
+    (tmp_path / "rates.yaml").write_text("recipe: small/digits-none\ngrid: {seed: [0]}\n")
+    folders = [parse([name]).folder for name in ("small/rates", "explicit/imagenet", "local/positions")]
+    assert folders == [os.path.join("runs", "sweeps", *name) for name in
+                       (("small", "rates"), ("explicit", "imagenet"), ("local", "positions"))]  # fmt: skip
+    assert parse([str(tmp_path / "rates.yaml")]).folder == os.path.join("runs", "sweeps", "rates")
+    assert parse(["small/rates", "--out", "x"]).folder == "x"
 
 
 def test_an_option_that_was_typed_overrides_even_where_the_recipe_has_it_anyway():

@@ -43,7 +43,7 @@ class Sweep:
     grid: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="GRID")]
     """A name or the path of a YAML file."""
     out: str | None = None
-    """Folder of all runs and their table; runs/GRID where left out."""
+    """Folder of all runs and their table; runs/sweeps/GRID where left out."""
     plan: bool = False
     """Print the runs with their parameters and published values, and train nothing."""
     only: tuple[str, ...] = ()
@@ -75,7 +75,10 @@ class Sweep:
     @property
     def folder(self) -> str:
         """Where everything goes."""
-        return self.out if self.out is not None else str(Path("runs") / "sweeps" / Path(self.grid).with_suffix("").name)
+        if self.out is not None:
+            return self.out
+        named = Path(self.grid)
+        return str(Path("runs") / "sweeps" / (named.stem if named.suffix or named.is_absolute() else self.grid))
 
     @property
     def when_interrupted(self) -> str:
