@@ -1,5 +1,6 @@
 """foveal predict: JSON and nothing else on standard output, a line for every file, in order, whatever the files are."""
 
+import errno
 import itertools
 import json
 import shutil
@@ -88,6 +89,21 @@ def test_files_that_cannot_be_read_have_a_line_with_the_reason_and_the_others_go
     assert errors["empty.png"] == "the file is empty" and errors["gone.png"] == "there is no such file"
     assert "pixels" in errors["bomb.png"] and "no image format" in errors["text.png"]
     assert told[0] == told[-1]
+
+
+def test_a_file_that_cannot_be_opened_has_a_line_too(run, digits, tmp_path, capsys, monkeypatch):
+    good, own = sorted((digits / "0").iterdir())[0], Image.open
+
+    def refuses(source, *rest):
+        if str(source).endswith("locked.png"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return own(source, *rest)
+
+    shutil.copy(good, tmp_path / "locked.png")
+    monkeypatch.setattr(Image, "open", refuses)
+    status, told, _ = lines(capsys, run, tmp_path / "locked.png", good)
+    assert status == 2 and "cannot be opened: Permission denied" in told[0]["error"]
+    assert told[1]["top"]
 
 
 def test_any_batch_size_gives_the_same_lines(run, digits, tmp_path, capsys):

@@ -165,7 +165,7 @@ def _read_ahead(trained: Trained, files: Iterator[Prediction], ahead: int) -> It
             return file
         try:
             return Prediction(file.image, picture=trained.picture(file.image))
-        except UnreadableError as error:
+        except (UnreadableError, DataError) as error:
             return Prediction(file.image, error=str(error))
 
     waiting: deque[Future[Prediction]] = deque()
