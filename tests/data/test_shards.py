@@ -137,6 +137,21 @@ def test_samples_that_cannot_be_used_are_left_out_with_the_reason(tmp_path):
         assert data.train[n][0].isfinite().all()
 
 
+@pytest.mark.parametrize("label", [b"99999999999999999999", b"-2147483649"])
+def test_a_label_that_no_class_can_have_is_none(tmp_path, label):
+    miniatures.shards(tmp_path)
+    write(tmp_path / "train" / "odd-train.tar", [("odd.jpg", miniatures.jpeg(0, 0)), ("odd.cls", label)])
+    (told,) = given(tmp_path).skipped
+    assert "odd.jpg: the sample has no class: no number in .cls" in told
+
+
+def test_one_large_label_does_not_make_as_many_classes(tmp_path):
+    miniatures.shards(tmp_path)
+    write(tmp_path / "train" / "odd-train.tar", [("odd.jpg", miniatures.jpeg(0, 0)), ("odd.cls", b"2000000000")])
+    with pytest.raises(DataError, match=r"go from 0 to 2000000000, for \d+ classes. Number them from 0"):
+        given(tmp_path)
+
+
 def test_an_image_that_breaks_later_stops_training_with_its_name(tmp_path):
     miniatures.shards(tmp_path)
     data = given(tmp_path)

@@ -27,6 +27,7 @@ from foveal.errors import DataError
 FORMAT = 1
 IMAGES = ("jpg", "jpeg", "png", "webp")
 LABELS = ("label", "cls")  # of a sample's JSON
+MOST_LABEL = 2**31 - 1
 LEVELS = ("sizes", "ends", "whole")
 HEAD, TAIL = 16384, 12  # bytes: most headers fit, and the mark of an image's end
 BLOCK = 512  # of the tar format
@@ -130,14 +131,14 @@ def _members(path: Path) -> list[tarfile.TarInfo]:
 def _label(file: int, parts: Mapping[str, tarfile.TarInfo]) -> int:
     try:
         if "cls" in parts:
-            return int(_read(file, parts["cls"]).decode())
-        if "json" in parts:
+            label = int(_read(file, parts["cls"]).decode())
+        else:
             told = json.loads(_read(file, parts["json"]))
             label = next(told[name] for name in LABELS if name in told)
-            if type(label) is int:
-                return label
-        raise ValueError
-    except (ValueError, TypeError, StopIteration) as error:
+        if type(label) is not int or not -MOST_LABEL <= label <= MOST_LABEL:
+            raise ValueError
+        return label
+    except (ValueError, TypeError, KeyError, StopIteration) as error:
         raise UnreadableError("the sample has no class: no number in .cls, nor label or cls in .json") from error
 
 

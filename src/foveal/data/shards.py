@@ -191,7 +191,8 @@ def _classes(path: Path, name: str, labels: Sequence[Any]) -> tuple[str, ...]:
     elif name == "imagenet-shards":
         classes = unique(imagenet_synsets(), imagenet_words())
     else:
-        classes = tuple(map(str, range(most + 1)))
+        # As many as there are images at most: a label may be any number.
+        classes = tuple(map(str, range(min(most + 1, sum(map(len, labels))))))
     if twice := [name for name, count in Counter(classes).items() if count > 1]:
         raise DataError(f"load: {given} names {twice[0]!r} twice. Give every class a name of its own.")
     if least < 0 or most >= len(classes) or len(classes) < 2:
