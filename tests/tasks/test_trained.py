@@ -15,7 +15,7 @@ from foveal.data import load
 from foveal.data.picture import UnreadableError
 from foveal.data.preparation import Preparation
 from foveal.errors import DataError, OptionError, ShapeError
-from foveal.tasks import checkpoint, runs
+from foveal.tasks import checkpoint, opening, runs
 from foveal.tasks.settings import Settings
 from foveal.tasks.subject import Subject
 from foveal.tasks.trained import open_run
@@ -133,6 +133,12 @@ def test_a_file_without_more_has_numbers_for_classes_and_the_preparation_that_ti
     models.save(timm.create_model("test_resnet", in_chans=1), tmp_path / "grey.safetensors")
     with pytest.raises(DataError, match=r"grey.safetensors does not say how images for it are prepared. Save it with"):
         open_run(tmp_path / "grey.safetensors")
+
+
+def test_a_grey_model_that_timm_knows_takes_grey_images(tmp_path):
+    model = timm.create_model("test_resnet", in_chans=1)
+    model.default_cfg = {**model.default_cfg, "input_size": (1, 32, 32), "mean": (0.1,), "std": (0.3,)}
+    assert opening._preparation_of_file(tmp_path, model, {}).channels == 1
 
 
 def test_names_that_do_not_match_the_head_are_refused(tmp_path):

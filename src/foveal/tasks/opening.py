@@ -78,7 +78,7 @@ def _preparation_of_file(path: Path, model: nn.Module, told: Mapping[str, Any]) 
             f"open_run: {path} does not say how images for it are prepared. Save it with "
             "foveal.models.save(model, path, classes=..., preparation=preparation.record())."
         )
-    return Preparation(size[-1], shown.get("crop_pct") or 1.0, shown.get("interpolation", "bilinear"), mean, std, 3)
+    return Preparation(size[-1], shown.get("crop_pct") or 1.0, shown.get("interpolation", "bilinear"), mean, std, taken)
 
 
 def open_compared(folder: Path, which: Which) -> Trained:
