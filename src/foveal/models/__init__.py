@@ -1,4 +1,12 @@
-"""Backbones of the papers and the one table of where each mechanism goes; importing this registers them in timm."""
+"""Backbones of the papers and the one table of where each mechanism goes; importing this registers them in timm.
+
+Networks that are no image classifiers are not timm's: they are functions of this module, loaded when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from foveal.models import augmented as _augmented  # noqa: F401  registers its networks
 from foveal.models import eamlp as _eamlp  # noqa: F401  registers its networks
@@ -12,4 +20,41 @@ from foveal.models.hub import HubModel
 from foveal.models.mechanisms import MECHANISMS, Mechanism, with_attention
 from foveal.models.weights import load, save
 
-__all__ = ["MECHANISMS", "Configuration", "HubModel", "Mechanism", "load", "save", "with_attention"]
+if TYPE_CHECKING:
+    from foveal.models.gan import eagan, resnet_gan, sagan
+    from foveal.models.points import eat, npct, part_segmenter, pct, spct
+
+_ROOMS = {
+    "gan": ("eagan", "resnet_gan", "sagan"),
+    "points": ("eat", "npct", "part_segmenter", "pct", "spct"),
+}
+
+__all__ = [
+    "MECHANISMS",
+    "Configuration",
+    "HubModel",
+    "Mechanism",
+    "eagan",
+    "eat",
+    "load",
+    "npct",
+    "part_segmenter",
+    "pct",
+    "resnet_gan",
+    "sagan",
+    "save",
+    "spct",
+    "with_attention",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for room, names in _ROOMS.items():
+        if name == room or name in names:
+            module = import_module(f"foveal.models.{room}")
+            return module if name == room else getattr(module, name)
+    raise AttributeError(f"module 'foveal.models' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_ROOMS})
