@@ -48,7 +48,7 @@ def test_the_registered_operators_are_the_known_ones():
     for name in ("efficient_context", "efficient_read", "efficient_folded", "external_slots"):
         native |= {f"cpu_{name}", f"cpu_{name}_backward"}
     native |= {"cpu_efficient_context_backward_add_", "cpu_external_unit"}
-    mechanisms = ("local", "efficient", "external")
+    mechanisms = ("local", "efficient", "external", "explicit")
     triton = {f"triton_{name}_attention{way}" for name in mechanisms for way in ("", "_backward")}
     assert registered() == attention | native | triton | ABOUT_KERNELS
 

@@ -112,7 +112,7 @@ def compiled(kernel, arguments, options, target):
     signature, constants = {}, {}
     for place, name in enumerate(kernel.arg_names):
         value = options[name] if name in options else arguments[place]
-        if name in options or value is 1 or isinstance(value, bool):  # noqa: F632  Triton makes constants of ones
+        if name in options or (isinstance(value, int) and value == 1):
             signature[name], constants[(place,)] = "constexpr", value
         else:
             signature[name] = kinds[value.dtype if isinstance(value, torch.Tensor) else type(value)]

@@ -16,7 +16,7 @@ CASES = Path(__file__).parent / "cases"
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 
 
-@pytest.mark.parametrize("operation", ["local", "efficient", "external"])
+@pytest.mark.parametrize("operation", ["local", "efficient", "external", "explicit"])
 def test_the_cases_pass_in_the_interpreter(operation):
     command = [
         sys.executable,

@@ -43,6 +43,13 @@ def new_flat(like: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
     return torch.empty((batch, heads, channels, n), dtype=dtype, device=like.device)
 
 
+def doubled(least: int, enough: int) -> int:
+    """The least doubling that is enough: kernels are compiled for it, and there are few."""
+    while least < enough:
+        least *= 2
+    return least
+
+
 class Passes:
     """What all passes over the positions of one map of scores share."""
 
@@ -62,10 +69,9 @@ class Passes:
         self.pairs = self.batch * self.heads
 
     @property
-    def chunk(self) -> Any:
+    def chunk(self) -> int:
         """Positions that one program of ``gather`` sums."""
-        share = (self.n + CHUNKS - 1) // CHUNKS
-        return torch.sym_max(CHUNK, (share + POSITIONS_AT_ONCE - 1) // POSITIONS_AT_ONCE * POSITIONS_AT_ONCE)
+        return doubled(CHUNK, -(-self.n // CHUNKS))
 
     def tensors(self, stats: Tensor | None) -> list[Tensor]:
         """Scores or features, linear map, bias, statistics; what is not there is not looked at."""
@@ -121,11 +127,11 @@ class Passes:
             part_stats,
             self.heads,
             self.n,
-            chunk,
             self.eps,
             *self.by_head(),
             *self.x.stride(),
             *y.stride(),
+            CHUNK=chunk,
             KEEP=keep,
             SUM=columns > 0,
             **options,
@@ -148,6 +154,7 @@ class Passes:
             stats,
             part.shape[0],
             self.pairs,
+            PARTS=doubled(1, part.shape[0]),
             SUM=y is not None,
             **{name: options[name] for name in ("D", "E", "BD", "BE")},
         )

@@ -82,13 +82,13 @@ def statistics(stats_ptr, pair, d, D: tl.constexpr, USED: tl.constexpr):
 @triton.jit
 def gather(
     x_ptr, linear_ptr, bias_ptr, stats_ptr, y_ptr, mask_ptr, part_ptr, part_stats_ptr,
-    heads, N, chunk, eps, linear_head, bias_head, xb, xh, xc, xn, yb, yh, yc, yn,
+    heads, N, eps, linear_head, bias_head, xb, xh, xc, xn, yb, yh, yc, yn, CHUNK: tl.constexpr,
     D: tl.constexpr, E: tl.constexpr, C: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, BC: tl.constexpr,
     BN: tl.constexpr, MODE: tl.constexpr, LINEAR: tl.constexpr, BIAS: tl.constexpr, MASK: tl.constexpr,
     USED: tl.constexpr, KEEP: tl.constexpr, SUM: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
     """A chunk's share of weights times y: ``(D, E)``; with KEEP also its statistics of every row."""
-    chunks = tl.cdiv(N, chunk)
+    chunks = tl.cdiv(N, CHUNK)
     pair, part = (tl.program_id(0) // chunks).to(tl.int64), tl.program_id(0) % chunks
     batch, head = pair // heads, pair % heads
     d, e = tl.arange(0, BD), tl.program_id(1) * BE + tl.arange(0, BE)
@@ -103,9 +103,9 @@ def gather(
         top = tl.zeros([BD], tl.float32)
     amount = tl.zeros([BD], tl.float32)
     sums = tl.zeros([BD, BE], tl.float32)
-    for step in range(tl.cdiv(chunk, BN)):
-        n = part * chunk + step * BN + tl.arange(0, BN)
-        seen = (n < N) & (n < (part + 1) * chunk)
+    for step in range((CHUNK + BN - 1) // BN):
+        n = part * CHUNK + step * BN + tl.arange(0, BN)
+        seen = (n < N) & (n < (part + 1) * CHUNK)
         s = scores(x_ptr, linear_ptr, bias_ptr, d, n, seen, xc, xn, D, C, BC, LINEAR, BIAS, PRECISION, WIDEN)
         kept = seen
         if MASK:
@@ -138,7 +138,7 @@ def gather(
 
 @triton.jit
 def combine(
-    part_ptr, part_stats_ptr, held_ptr, stats_ptr, chunks, pairs,
+    part_ptr, part_stats_ptr, held_ptr, stats_ptr, chunks, pairs, PARTS: tl.constexpr,
     D: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr, SUM: tl.constexpr,
 ):  # fmt: skip
     """The chunks' shares put together in their order: the context ``(D, E)``, statistics ``(2, D)``."""
@@ -148,15 +148,16 @@ def combine(
     top = tl.full([BD], -float("inf"), tl.float32)
     total = tl.zeros([BD], tl.float32)
     sums = tl.zeros([BD, BE], tl.float32)
-    for part in range(chunks):
+    for part in range(PARTS):
         slot = part * pairs + pair
-        here = tl.load(part_stats_ptr + slot * 2 * D + d, mask=d < D, other=0.0)
+        made = (d < D) & (part + 0 * d < chunks)
+        here = tl.load(part_stats_ptr + slot * 2 * D + d, mask=made, other=-float("inf"))
         higher = tl.maximum(top, here)
         level = tl.where(higher == -float("inf"), 0.0, higher)
         shrink, share = tl.exp2(top - level), tl.exp2(here - level)
-        total = total * shrink + share * tl.load(part_stats_ptr + (slot * 2 + 1) * D + d, mask=d < D, other=0.0)
+        total = total * shrink + share * tl.load(part_stats_ptr + (slot * 2 + 1) * D + d, mask=made, other=0.0)
         if SUM:
-            own = tl.load(part_ptr + slot * D * E + d[:, None] * E + e[None, :], mask=there, other=0.0)
+            own = tl.load(part_ptr + slot * D * E + d[:, None] * E + e[None, :], mask=there & made[:, None], other=0.0)
             sums = sums * shrink[:, None] + own * share[:, None]
         top = higher
     if SUM:
