@@ -143,6 +143,8 @@ def test_shipped_images_are_drawn_as_asked():
         ({"crop": "resized", "scale": (0.5, 0.1)}, r"scale must grow and be above 0, got 0.5 to 0.1"),
         ({"crop": "middle"}, r"no crop 'middle'. Use own, resized, padded or none"),
         ({"erasing_mode": "noise"}, r"no erasing_mode 'noise'"),
+        ({"flip": 0.0}, r"crop own brings its own flip, got 0.0. Name a crop beside it: resized, padded or none"),
+        ({"scale": (0.5, 1.0)}, r"crop own brings its own scale, got \(0.5, 1.0\)"),
     ],
 )
 def test_options_out_of_range_are_refused_before_the_first_image(tmp_path, changes, told):

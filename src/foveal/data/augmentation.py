@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SECTION = r"(m|n|p|mstd|mmax|inc|w|d|a|b)\d+(\.\d+)?|t[a-z0-9]+"  # a setting in timm's words, as m9 in rand-m9
 
+OF_A_CROP = ("scale", "ratio", "padding", "flip")  # what a data set's own crop decides
+
 
 @contextmanager
 def drawn_from(seed: int) -> Iterator[None]:
@@ -160,5 +162,12 @@ def check(options: Augmentation) -> None:
             raise OptionError(f"augmentation: {name} must grow and be above 0, got {low} to {high}. Turn it round.")
     if options.crop not in ("own", "resized", "padded", "none"):
         raise OptionError(f"augmentation: there is no crop {options.crop!r}. Use own, resized, padded or none.")
+    if options.crop == "own":
+        unlike = [name for name in OF_A_CROP if getattr(options, name) != getattr(Augmentation(), name)]
+        if unlike:
+            raise OptionError(
+                f"augmentation: crop own brings its own {unlike[0]}, got {getattr(options, unlike[0])!r}. Name a crop "
+                "beside it: resized, padded or none."
+            )
     if options.erasing_mode not in ("const", "rand", "pixel"):
         raise OptionError(f"augmentation: there is no erasing_mode {options.erasing_mode!r}. Use const, rand or pixel.")

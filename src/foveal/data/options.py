@@ -22,7 +22,7 @@ class Augmentation:
     padding: int = 4
     """Pixels on every side of a padded crop."""
     flip: float = 0.5
-    """Probability of a horizontal flip, where crop is not own."""
+    """Probability of a horizontal flip; as scale, ratio and padding it needs a crop that is not own."""
     color_jitter: float = 0.0
     """Largest relative change of brightness, contrast and saturation."""
     policy: str | None = None
