@@ -148,7 +148,8 @@ def test_our_own_origin_is_served(client):
     ["/etc/passwd", "../../secret.safetensors", "runs/demo/runs/local-0", "os:system", "resnet18", "a=resnet18", ""],
 )
 def test_a_client_can_name_networks_of_the_catalogue_alone(client, shelf, name, monkeypatch):
-    monkeypatch.setattr(shelves, "shown", lambda text: pytest.fail("a client's text was opened"))
+    for way in ("shown", "drawn"):
+        monkeypatch.setattr(shelves, way, lambda text: pytest.fail("a client's text was opened"))
     answer = client.post("/api/models", content=name)
     assert answer.status_code == 404 and "is no network of foveal" in answer.json()["error"]
 
@@ -156,6 +157,16 @@ def test_a_client_can_name_networks_of_the_catalogue_alone(client, shelf, name, 
 def test_samples_are_named_not_opened(client):
     assert client.post("/api/samples/..%2f..%2fetc%2fpasswd").status_code == 404
     assert client.post("/api/samples/china").json() == {"image": "china"}
+
+
+def test_what_lies_beside_under_the_name_of_a_sample_or_network_is_not_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digit-3").write_text("no image")
+    (tmp_path / "foveal_eamlp_7").mkdir()
+    shelf = Shelf()
+    other = TestClient(create_app(shelf, hosts=(HOST,), first="flower"), base_url=f"http://{HOST}")
+    assert other.post("/api/samples/digit-3").json() == {"image": "digit-3"}
+    assert other.post("/api/models", content="foveal_eamlp_7").json()["label"] == "foveal_eamlp_7"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from foveal.app import answers, uploads
 from foveal.app.shelf import GoneError, Shelf
 from foveal.errors import FovealError, NoMatchError, OptionError
-from foveal.tasks.shown import SAMPLES, sample
+from foveal.tasks.shown import SAMPLES, shipped
 
 PAGE = Path(__file__).with_name("page.html")
 HEADERS = {
@@ -86,7 +86,7 @@ def create_app(shelf: Shelf, *, hosts: tuple[str, ...], first: str) -> FastAPI:
     def use(name: str) -> dict[str, str]:
         if name not in SAMPLES:
             raise NoMatchError(f"explore: there is no sample {name!r}. There are {', '.join(SAMPLES)}.")
-        return {"image": shelf.add(sample(name), name)}
+        return {"image": shelf.add(shipped(name), name)}
 
     @app.get("/api/picture")
     def picture(image: str, model: str) -> Response:
@@ -117,7 +117,7 @@ def _load(shelf: Shelf, name: str) -> dict[str, Any]:
     # A browser names a network of the catalogue and nothing else: no path, no package, no option.
     if name not in CATALOG:
         raise NoMatchError(f"explore: {name[:80]!r} is no network of foveal. foveal models lists them.")
-    return answers.model_told(shelf, shelf.load(name))
+    return answers.model_told(shelf, shelf.load(name, files=False))
 
 
 async def _body(request: Request, most: int) -> bytes:

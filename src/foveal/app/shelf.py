@@ -21,7 +21,7 @@ from foveal.analysis.dry import dry_run
 from foveal.analysis.figures import seen
 from foveal.errors import FovealError, NoMatchError, OptionError
 from foveal.seeing import Captured, Maps
-from foveal.tasks.shown import shown
+from foveal.tasks.shown import drawn, shown
 from foveal.tasks.trained import Trained
 
 MOST_IMAGES, MOST_CAPTURES, MOST_MODELS = 32, 12, 8
@@ -50,8 +50,8 @@ class Shelf:
     _costs: dict[str, dict[str, int]] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def load(self, text: str) -> str:
-        """Add a model by what ``shown`` takes; returns its label.
+    def load(self, text: str, *, files: bool = True) -> str:
+        """Add a model by what ``shown`` takes, or ``drawn`` without ``files``; returns its label.
 
         Raises:
             OptionError: there are as many as fit.
@@ -60,7 +60,7 @@ class Shelf:
         with self._lock:
             if len(self.models) >= MOST_MODELS:
                 raise OptionError(f"explore: {MOST_MODELS} models are loaded, no more fit. Start another explorer.")
-            label, trained = shown(text)
+            label, trained = shown(text) if files else drawn(text)
             size = trained.preparation.size
             blank = torch.zeros(1, trained.preparation.channels, size, size, device=trained.device)
             seen(trained.model, blank)

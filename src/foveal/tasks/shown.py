@@ -24,15 +24,27 @@ def shown(text: str) -> tuple[str, Trained]:
         NoMatchError: there is neither a model nor a run of this name.
         OptionError: the text is empty, or an option is wrong.
     """
+    first = text.split(",")[0]
+    label, equals, name = first.rpartition("=")
+    if name.strip() and Path(name).exists():
+        trained = open_run(name)
+        return (label if equals else trained.name), trained
+    return drawn(text)
+
+
+def drawn(text: str) -> tuple[str, Trained]:
+    """A label and a network with new weights from ``[label=]NAME[,option=value…]``; no file is opened.
+
+    Raises:
+        NoMatchError: there is no model of this name.
+        OptionError: the text is empty, or an option is wrong.
+    """
     from foveal.analysis.target import find, parse_options
 
     first, *options = text.split(",")
     label, equals, name = first.rpartition("=")
     if not name.strip():
         raise OptionError(f"figure: --model {text!r} names no model. Use a name, a run, or label=name.")
-    if Path(name).exists():
-        trained = open_run(name)
-        return (label if equals else trained.name), trained
     if "/" in name:
         raise DataError(f"figure: there is no run {name!r}, and no model has a slash in its name.")
     torch.manual_seed(SEED)
@@ -69,21 +81,25 @@ def sample(name: str) -> Any:
     Raises:
         DataError: there is no such file, or it is no image.
     """
-    from PIL import Image
-
     from foveal.data.picture import UnreadableError, read_picture
 
-    if name in SAMPLES and not Path(name).exists():
-        from sklearn.datasets import load_digits, load_sample_image
-
-        if not name.startswith("digit-"):
-            return Image.fromarray(load_sample_image(f"{name}.jpg"))
-        digits = load_digits()
-        first = int((digits.target == int(name[-1])).argmax())
-        return Image.fromarray((digits.images[first] / 16 * 255).round().astype("uint8"))
+    if name in SAMPLES and not Path(name).is_file():
+        return shipped(name)
     if not Path(name).is_file():
         raise DataError(f"figure: there is no image {name!r}. Give a file, or china, flower, digit-0 to digit-9.")
     try:
         return read_picture(Path(name))
     except UnreadableError as error:
         raise DataError(f"figure: {name} is no image that can be read: {error}. Give another.") from error
+
+
+def shipped(name: str) -> Any:
+    """One of ``SAMPLES`` as a PIL image, whatever files there are."""
+    from PIL import Image
+    from sklearn.datasets import load_digits, load_sample_image
+
+    if not name.startswith("digit-"):
+        return Image.fromarray(load_sample_image(f"{name}.jpg"))
+    digits = load_digits()
+    first = int((digits.target == int(name[-1])).argmax())
+    return Image.fromarray((digits.images[first] / 16 * 255).round().astype("uint8"))
