@@ -58,9 +58,10 @@ def test_the_map_is_brightest_at_its_peak(tmp_path):
 
 
 def test_charts_are_written(tmp_path):
-    draw_radii({"a": {"layer2.0.conv2": [0.5], "layer3.1.conv2": [0.1, 0.9]}}, tmp_path / "r.svg")
+    draw_radii({"a": {"layer2.0.conv2": [0.5], "layer3.1.conv2": [0.1, 0.9]}}, tmp_path / "r.svg", "Weights: drawn.")
     draw_requirements(requirements(), tmp_path / "c.png")
-    assert "3.1" in (tmp_path / "r.svg").read_text()
+    radii = (tmp_path / "r.svg").read_text()
+    assert "3.1" in radii and "Weights: drawn." in radii
     assert Image.open(tmp_path / "c.png").size[0] == 1800
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import Positional
 
 from foveal.cli.said import check_folder, print_written
-
-if TYPE_CHECKING:
-    from foveal.tasks.trained import Trained
 
 FIGURES = {
     "explicit-1": "ExpAtt, figure 1: attention of marked pixels by content, content and position, and explicit",
@@ -118,7 +115,7 @@ class Figure:
 
             rows = requirements()
             return (lambda path: figure_charts.draw_requirements(rows, path)), FIGURES[self.name]
-        from foveal.tasks.figures import figure
+        from foveal.tasks.figures import figure, weights_told
         from foveal.tasks.shown import shown
 
         models = dict(shown(text) for text in self.model or _MODELS[self.name])
@@ -126,11 +123,7 @@ class Figure:
             from foveal.analysis.figures import learned_radii
 
             radii = {label: learned_radii(trained.model) for label, trained in models.items()}
-            return (lambda path: figure_charts.draw_radii(radii, path)), self._told(models)
+            weights = weights_told(models)
+            return (lambda path: figure_charts.draw_radii(radii, path, weights)), f"{FIGURES[self.name]}\n{weights}"
         sheet = figure(self.name, models, self.image, layer=self.layer, at=self.at, slots=self.slots)
         return (lambda path: sheets.draw_sheet(sheet, path)), f"{FIGURES[self.name]}\n{sheet.caption}"
-
-    def _told(self, models: Mapping[str, Trained]) -> str:
-        from foveal.tasks.figures import weights_told
-
-        return f"{FIGURES[self.name]}\n{weights_told(models)}"

@@ -11,24 +11,30 @@ from foveal.analysis.figures import Requirement
 from foveal.viz.canvas import INK, SOFT, Bar, Canvas, Dot, Line, Words, width_of
 from foveal.viz.palette import colours_of
 from foveal.viz.scale import Axis, tick
-from foveal.viz.sheets import MARGIN, POINTS
+from foveal.viz.sheets import MARGIN, POINTS, wrapped
 
 LEFT = 64
 
 
-def draw_radii(radii: Mapping[str, Mapping[str, Sequence[float]]], path: str | os.PathLike[str]) -> Path:
+def draw_radii(
+    radii: Mapping[str, Mapping[str, Sequence[float]]], path: str | os.PathLike[str], caption: str = ""
+) -> Path:
     """ExpAtt, figure 3: one line a model, one dot a layer and head.
 
     Args:
         radii: by model, then by layer, one value a head or one for all.
         path: .svg or .png.
+        caption: below it, such as where the weights come from.
     """
     names = list(dict.fromkeys(layer for own in radii.values() for layer in own))
     labels = dict(zip(names, shortened(names), strict=True))
     step = max(30.0, max(width_of(label, 11) for label in labels.values()) + 10)
     right, top, bottom = LEFT + step * len(names), 62 + 16.0 * len(radii), 250 + 16.0 * len(radii)
-    canvas = Canvas(max(round(right) + MARGIN, 460), round(bottom) + 56)
-    canvas.add(Words((MARGIN, 28), "Learned radius of explicit attention", size=16))
+    width = max(round(right) + MARGIN, 460)
+    lines = wrapped(caption, width - 2 * MARGIN)
+    canvas = Canvas(width, round(bottom) + 56 + 15 * len(lines))
+    canvas.add(Words((MARGIN, 28), "Radius of explicit attention", size=16))
+    canvas.add(*(Words((MARGIN, bottom + 62 + 15 * n), text, size=11, colour=SOFT) for n, text in enumerate(lines)))
     highest = max(abs(value) for own in radii.values() for heads in own.values() for value in heads)
     y = Axis(0.0, 1.1 * highest or 1.0, bottom, top)
     for value in y.ticks(5):

@@ -32,7 +32,7 @@ def sheet_canvas(sheet: Sheet) -> Canvas:
     notes = [NOTE if any(picture.note for picture in row) else 0 for row in sheet.rows]
     heads = [TITLE if any(picture.title for picture in row) else 0 for row in sheet.rows]
     width = max(2 * MARGIN + wide * cell + (wide - 1) * GAP, 420)
-    lines = _wrapped(sheet.caption, width - 2 * MARGIN)
+    lines = wrapped(sheet.caption, width - 2 * MARGIN)
     height = HEAD + sum(highs) + sum(heads) + sum(notes) + GAP * len(highs) + 46 + 15 * len(lines)
     canvas = Canvas(width, round(height), fine=2)
     canvas.add(Words((MARGIN, 30), sheet.title, size=17))
@@ -107,7 +107,8 @@ def _legend(canvas: Canvas, top: float, maps: list[Picture]) -> None:
     )
 
 
-def _wrapped(text: str, width: float) -> list[str]:
+def wrapped(text: str, width: float) -> list[str]:
+    """A caption in lines of at most ``width``; one empty line where there is none."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
