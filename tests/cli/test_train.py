@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ def test_help_lists_every_recipe_without_anything_heavy():
     assert told.splitlines()[-1] == "[]"
     assert "examples:" in told
     assert {name.rpartition("/")[2] for name in names()} <= set(told.split())
+    assert set(re.findall(r"foveal train (\S+/\S+)", told)) <= set(names())
 
 
 def test_what_a_recipe_says_are_defaults_that_options_override():

@@ -28,7 +28,7 @@ examples:
   foveal train small/digits-none
   foveal train explicit/cifar100 --data.path data --out runs/expatt
   foveal train explicit/cifar100 --plan
-  foveal train local/imagenet_resnet26 --data.path imagenet --batch-size 256 --optimizer.lr 0.1
+  foveal train local/imagenet-resnet26 --data.path imagenet --batch-size 256 --optimizer.lr 0.1
   torchrun --nproc-per-node 2 --no-python foveal train small/digits-none
 
 recipes:
