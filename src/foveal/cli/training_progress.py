@@ -88,7 +88,7 @@ def print_result(record: Mapping[str, Any], folder: str) -> None:
     console = Console()
     told = [f"{words} {record[name]:.2%}" for name, words in SHOWN.items() if name in record]
     best = [name for name in record if name.startswith("best_") and name != "best_epoch"]
-    told += [f"best {100 * record[name]:.2f} % after epoch {record['best_epoch']}" for name in best]
+    told += [f"best {record[name]:.2%} after epoch {record['best_epoch']}" for name in best]
     said = f"{record['model']} on {record['data']}: {', '.join(told)}; {record['train_seconds']:.0f} s of training"
     console.print(said, highlight=False, markup=False, soft_wrap=True)
     console.print(f"Run: {Path(folder)}", highlight=False, markup=False, soft_wrap=True)
