@@ -160,6 +160,12 @@ def reading(shallow: Results, deep: Results) -> str:
             f"- {join(stuck)} stayed at chance on the shallow backbone, although products of averages over the map\n"
             "  could tell: this is about what the budget finds and not about what can be computed."
         )
+    if min(accuracies(shallow, "explicit").values()) > LEARNED:
+        content = difference(accuracies(shallow, "efficient"), accuracies(shallow, "explicit"))
+        lines.append(
+            "- `explicit`, whose maps do not depend on the image, learned it too: carrying something across the board is\n"
+            f"  enough, choosing where to look is not needed. `efficient` minus `explicit`: {content} points."
+        )
     others = [name for name in deep["config"]["mechanisms"] if name != "none"]
     below = [f"`{name}`" for name in others if fmean(accuracies(deep, name).values()) < deep_base]
     lines.append(f"- On the deep backbone {join(below) or 'no mechanism'} ended below no attention on average.")
