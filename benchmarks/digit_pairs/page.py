@@ -33,9 +33,12 @@ Accuracies = dict[int, float]
 
 
 def store(runs: Path) -> None:
-    """Copy what ``foveal compare`` wrote."""
+    """Copy what ``foveal compare`` wrote, of the system its name alone."""
     for depth in BACKBONES:
-        shutil.copyfile(runs / depth / "results.json", HERE / f"{depth}.json")
+        results = json.loads((runs / depth / "results.json").read_text())
+        for told in (results, *results["records"]):
+            told["environment"]["system"] = told["environment"]["system"].partition("-")[0]
+        (HERE / f"{depth}.json").write_text(json.dumps(results, indent=1) + "\n")
         shutil.copyfile(runs / depth / "summary.png", IMAGES / f"digit-pairs-{depth}.png")
 
 
@@ -163,8 +166,8 @@ def reading(shallow: Results, deep: Results) -> str:
     if min(accuracies(shallow, "explicit").values()) > LEARNED:
         content = difference(accuracies(shallow, "efficient"), accuracies(shallow, "explicit"))
         lines.append(
-            "- `explicit`, whose maps do not depend on the image, learned it too: carrying something across the board is\n"
-            f"  enough, choosing where to look is not needed. `efficient` minus `explicit`: {content} points."
+            "- `explicit`, whose maps do not depend on the image, learned it too: carrying something across the board\n"
+            f"  is enough, choosing where to look is not needed. `efficient` minus `explicit`: {content} points."
         )
     others = [name for name in deep["config"]["mechanisms"] if name != "none"]
     below = [f"`{name}`" for name in others if fmean(accuracies(deep, name).values()) < deep_base]
