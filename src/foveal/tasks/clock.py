@@ -1,4 +1,4 @@
-"""Where the time of a training goes: the loop says what it begins, a clock adds up how long each took.
+"""Where the time of a training goes: the loop says what it begins, a clock notes when.
 
 A step is ``data`` (waiting for its batch), then ``forward``, ``backward`` and ``optimizer`` for each of its parts and
 turns, ``average`` where there is one, and ``rest``: bookkeeping, the watch, and finding out whether the loss is a
@@ -7,8 +7,6 @@ number. ``setup`` comes before the first step, ``evaluate`` and ``checkpoint`` (
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
 from typing import Literal, Protocol
 
 Phase = Literal["setup", "data", "forward", "backward", "optimizer", "average", "rest", "evaluate", "checkpoint"]
@@ -25,16 +23,3 @@ class NoClock:
     """Counts nothing."""
 
     def begin(self, phase: Phase) -> None: ...
-
-
-class Stopwatch:
-    """Seconds of each phase. On a GPU they are those of the host, which runs ahead."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._phase, self._since = "setup", time.perf_counter()
-
-    def begin(self, phase: Phase) -> None:
-        now = time.perf_counter()
-        self.seconds[self._phase] += now - self._since
-        self._phase, self._since = phase, now
