@@ -71,7 +71,10 @@ class PartSegmenter(nn.Module):
 
     def forward(self, points: Tensor, categories: Tensor | None = None) -> Tensor:
         features = self.trunk(points)
-        told = check_labels("PartSegmenter", categories, batch=features.shape[0], classes=self.num_categories)
+        told = check_labels(
+            "PartSegmenter", categories, batch=features.shape[0], classes=self.num_categories, name="categories",
+            option="num_categories",
+        )  # fmt: skip
         whole = [features.max(2, keepdim=True).values, features.mean(2, keepdim=True)]
         if self.category is not None and told is not None:
             _check_batch("PartSegmenter", features, self.training)

@@ -1,0 +1,111 @@
+"""Sampling, neighbours and gathering against definitions that walk over the points one by one."""
+
+import re
+
+import pytest
+import torch
+
+from foveal.errors import OptionError, ShapeError
+from foveal.models.points import farthest_points, gather_points, nearest_points
+from foveal.models.points.neighbours import HELD
+
+LATTICE = torch.cartesian_prod(*[torch.arange(3.0, dtype=torch.float64)] * 3).mT
+
+
+def clouds(batch, n, seed=0):
+    return torch.randn(batch, 3, n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def shuffled(points, batch):
+    """The same points in another order in every cloud."""
+    draw = torch.Generator().manual_seed(1)
+    return torch.stack([points[:, torch.randperm(points.shape[1], generator=draw)] for _ in range(batch)])
+
+
+CLOUDS = {
+    "random": clouds(3, 41),
+    "ties": shuffled(LATTICE, 2),
+    "duplicates": clouds(2, 5).repeat(1, 1, 3),
+    "one point": clouds(2, 1),
+    "plane": torch.cat((clouds(2, 9)[:, :2], torch.zeros(2, 1, 9, dtype=torch.float64)), 1),
+}
+
+
+def squared(a, b):
+    return sum((float(x) - float(y)) ** 2 for x, y in zip(a, b, strict=True))
+
+
+def farthest(points, count):
+    """Farthest point sampling as it is told: the first of those that are farthest from all that were taken."""
+    taken = [0]
+    while len(taken) < count:
+        away = [min(squared(p, points[t]) for t in taken) for p in points]
+        taken.append(away.index(max(away)))
+    return taken
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_every_sample_is_the_first_point_farthest_from_those_before(name):
+    xyz = CLOUDS[name]
+    for count in {1, max(1, xyz.shape[2] // 2), xyz.shape[2]}:
+        assert farthest_points(xyz, count).tolist() == [farthest(cloud.mT.tolist(), count) for cloud in xyz]
+
+
+@pytest.mark.parametrize("held", [HELD, 1, 100])
+@pytest.mark.parametrize("name", CLOUDS)
+def test_neighbours_are_the_first_of_all_points_sorted_by_distance_then_index(name, held):
+    xyz = CLOUDS[name]
+    centres = xyz[:, :, : max(1, xyz.shape[2] // 2)] + (0.25 if name == "random" else 0)
+    count = min(7, xyz.shape[2])
+    wanted = [
+        [sorted(range(xyz.shape[2]), key=lambda i: (squared(cloud[i], centre), i))[:count] for centre in around]
+        for cloud, around in zip(xyz.mT.tolist(), centres.mT.tolist(), strict=True)
+    ]
+    assert nearest_points(xyz, centres, count, held=held).tolist() == wanted
+
+
+def test_points_far_from_the_origin_keep_their_neighbours():
+    near = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 0, 0], [0.0, 0.5, 0]]]).mT
+    assert nearest_points(near + 4096, near + 4096, 2).tolist() == [[[0, 2], [1, 0], [2, 0]]]
+
+
+def test_gathered_features_stand_where_the_index_says_and_their_gradients_add_up():
+    features, index = clouds(2, 6).requires_grad_(), torch.tensor([[[0, 0], [5, 0]], [[1, 2], [2, 2]]])
+    out = gather_points(features, index)
+    assert out.shape == (2, 3, 2, 2)
+    for b in range(2):
+        torch.testing.assert_close(out[b], features[b][:, index[b]], rtol=0, atol=0)
+    out.sum().backward()
+    counts = torch.stack([torch.bincount(each.flatten(), minlength=6) for each in index])
+    torch.testing.assert_close(features.grad, counts[:, None].expand(-1, 3, -1).double())
+    assert torch.autograd.gradcheck(lambda x: gather_points(x, index), features)
+
+
+def test_gathering_passes_no_gradient_through_an_operator_that_adds_in_any_order():
+    x = torch.randn(2, 4, 9, requires_grad=True)
+    node, names = gather_points(x, torch.zeros(2, 5, 3, dtype=torch.long)).grad_fn, set()
+    while node is not None:
+        names.add(type(node).__name__)
+        node = node.next_functions[0][0] if node.next_functions else None
+    assert "EmbeddingBackward0" in names
+    assert not any(word in name for name in names for word in ("Gather", "Index", "Scatter"))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "told"),
+    [
+        (lambda: farthest_points(torch.zeros(2, 3, 4), 5), ShapeError,
+         "farthest_points: 5 points are asked for, got clouds of 4. Resample them to more."),
+        (lambda: nearest_points(torch.zeros(2, 3, 4), torch.zeros(2, 3, 1), 5), ShapeError,
+         "nearest_points: 5 points are asked for, got clouds of 4. Resample them to more."),
+        (lambda: farthest_points(torch.zeros(2, 3, 4), 0), OptionError,
+         "farthest_points: count must be an integer of at least 1, got 0."),
+        (lambda: farthest_points(torch.zeros(4, 3), 2), ShapeError,
+         "farthest_points: points must be (batch, coordinates, n), got (4, 3)."),
+        (lambda: nearest_points(torch.zeros(2, 3, 4), torch.zeros(2, 2, 1), 1), ShapeError,
+         "nearest_points: centres must be (2, 3, 'm'), as many coordinates as the points, got (2, 2, 1)."),
+    ],
+)  # fmt: skip
+def test_a_call_that_cannot_be_is_refused_in_a_sentence(call, error, told):
+    with pytest.raises(error, match=f"^{re.escape(told)}"):
+        call()
