@@ -35,11 +35,22 @@ Accuracies = dict[int, float]
 def store(runs: Path) -> None:
     """Copy what ``foveal compare`` wrote, of the system its name alone."""
     for depth in BACKBONES:
-        results = json.loads((runs / depth / "results.json").read_text())
+        whole = runs / depth / "results.json"
+        results = json.loads(whole.read_text()) if whole.is_file() else so_far(runs / depth)
         for told in (results, *results["records"]):
             told["environment"]["system"] = told["environment"]["system"].partition("-")[0]
         (HERE / f"{depth}.json").write_text(json.dumps(results, indent=1) + "\n")
-        shutil.copyfile(runs / depth / "summary.png", IMAGES / f"digit-pairs-{depth}.png")
+        if (runs / depth / "summary.png").is_file():
+            shutil.copyfile(runs / depth / "summary.png", IMAGES / f"digit-pairs-{depth}.png")
+
+
+def so_far(runs: Path) -> Results:
+    """The runs that have ended of a comparison that has not: without costs."""
+    config = json.loads((runs / "compare.json").read_text())
+    asked = [(seed, name) for seed in range(config["seeds"]) for name in config["mechanisms"]]
+    ended = [path for seed, name in asked if (path := runs / "runs" / f"{name}-{seed}" / "result.json").is_file()]
+    records = [json.loads(path.read_text()) for path in ended]
+    return {"config": config, "records": records, "environment": dict(records[0]["environment"]), "command": ""}
 
 
 def accuracies(results: Results, mechanism: str) -> Accuracies:
@@ -49,7 +60,7 @@ def accuracies(results: Results, mechanism: str) -> Accuracies:
 
 
 def row(results: Results, mechanism: str, window: int) -> str:
-    record = next(record for record in results["records"] if record["mechanism"] == mechanism)
+    record = next((record for record in results["records"] if record["mechanism"] == mechanism), {})
     own, base = accuracies(results, mechanism), accuracies(results, "none")
     seconds = [r["train_seconds"] for r in results["records"] if r["mechanism"] == mechanism and r["status"] == "done"]
     sees = f"{window} px" if window < 2 * SIZE else "all"
@@ -59,16 +70,18 @@ def row(results: Results, mechanism: str, window: int) -> str:
         ", ".join(f"{100 * own[seed]:.1f}" for seed in sorted(own)),
         spread(list(own.values())),
         "" if mechanism == "none" else difference(own, base),
-        f"{record['parameters'] / 1e3:.1f} k",
-        f"{2 * record['macs'] / 1e6:.2f} M",
-        f"{record['training_ms']['ratio']:.2f}",
-        f"{fmean(seconds):.0f}",
+        f"{record['parameters'] / 1e3:.1f} k" if "parameters" in record else "",
+        f"{2 * record['macs'] / 1e6:.2f} M" if "macs" in record else "",
+        f"{record['training_ms']['ratio']:.2f}" if "training_ms" in record else "",
+        f"{fmean(seconds):.0f}" if seconds else "",
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def spread(values: Sequence[float]) -> str:
     """Mean and deviation over seeds, in per cent."""
+    if not values:
+        return ""
     told = f"{100 * fmean(values):.1f}"
     return f"{told} ± {100 * stdev(values):.1f}" if len(values) > 1 else told
 
@@ -130,18 +143,21 @@ def place(results: Results) -> str:
 
 def block(results: Results, windows: dict[str, int], depth: str) -> str:
     """What one depth came to."""
+    wanted = len(results["config"]["mechanisms"]) * results["config"]["seeds"]
+    part = f"**{len(results['records'])} of {wanted} runs have ended.** " if len(results["records"]) < wanted else ""
     lines = [
-        f"Of ten mechanisms: {said(sorts(results))}",
+        f"{part}Of ten mechanisms: {said(sorts(results))}",
         f"{headline(summarise(results['records']))} (Differences of means over all seeds, at one per cent.)",
         "",
         *table(results, windows),
         "",
-        f"`{results['command']}` on {place(results)}. *Training step* is the time of one to that of `none`, median of",
-        "rounds in turns. Seconds are wall time of a run among others, on a machine that did other work too.",
+        f"`{results['command'] or 'foveal compare'}` on {place(results)}.",
+        "*Training step* is the time of one to that of `none`, median of rounds in turns. Seconds are wall time of a run",
+        "among others, on a machine that did other work too.",
         "FLOPs are twice the multiply-accumulates of one image.",
-        "",
-        f"![Accuracy against the time of a training step, {depth} backbone](images/digit-pairs-{depth}.png)",
     ]
+    if (IMAGES / f"digit-pairs-{depth}.png").is_file():
+        lines += ["", f"![Accuracy against a training step's time, {depth} backbone](images/digit-pairs-{depth}.png)"]
     return "\n".join(lines)
 
 
