@@ -1,0 +1,36 @@
+"""What a builder passes on to torchvision, which swallows the names that it does not know."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from foveal.errors import OptionError
+
+
+def check_options(asker: str, kind: type, options: Mapping[str, Any]) -> None:
+    """Each name must be one of a detector's class, of those that it stands on, or of its image transform.
+
+    Raises:
+        OptionError: a name is none of them.
+    """
+    makers = [*kind.__mro__[:2], GeneralizedRCNNTransform]
+    known = sorted({name for maker in makers for name in inspect.signature(maker).parameters} - {"kwargs", "backbone"})
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=2)
+            hint = f"Did you mean {' or '.join(near)}?" if near else "Use min_size, say."
+            raise OptionError(f"{asker}: torchvision's {kind.__name__} has no option {name!r}. {hint}")
+
+
+def check_classes(asker: str, count: Any) -> None:
+    """At least the background and one class."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 2:
+        raise OptionError(
+            f"{asker}: num_classes must be an integer of at least 2, the background counted, got {count!r}. "
+            "Pass 91 for COCO."
+        )
