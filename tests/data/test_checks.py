@@ -3,6 +3,7 @@
 import errno
 import os
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from data import miniatures
 from foveal.data import DataOptions, checks, load_options
 from foveal.data.checks import Memory, look
 from foveal.data.listing import Paths, files_of, images_under
-from foveal.data.picture import UnreadableError, check_picture, read_picture
+from foveal.data.picture import UnreadableError, check_picture, quiet, read_picture
 from foveal.errors import DataError, OptionError
 
 LOADERS = {
@@ -234,3 +235,15 @@ def test_warnings_are_as_they_were_after_reading(tmp_path):
 def test_labels_are_plain_numbers(tmp_path):
     data = load_options(DataOptions(name="folder", path=str(miniatures.folder(tmp_path)), size=16))
     assert type(data.train[4][1]) is int and data.train.batch([0, 8])[1].dtype == torch.int64
+
+
+def test_readers_that_overlap_leave_the_warnings_of_the_process_as_they_were():
+    before, first, second = list(warnings.filters), quiet(), quiet()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.warn("of a decoder", stacklevel=1)
+    assert not caught
+    second.__exit__(None, None, None)
+    assert warnings.filters == before

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import io
 import os
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,10 +55,23 @@ def check_picture(source: Path | bytes, *, whole: bool) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings of decoders. The state is that of the process: around threads, never inside them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    """Without the warnings of decoders. That is a state of the process: the first thread inside sets it, and the last
+    to leave puts back what was there."""
+    with _QUIET:
+        if not _inside:
+            _before.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        _inside.append(None)
+    try:
         yield
+    finally:
+        with _QUIET:
+            _inside.pop()
+            if not _inside:
+                _before.close()
+
+
+_QUIET, _inside, _before = threading.Lock(), list[None](), ExitStack()
 
 
 def _guarded(source: Path | bytes, use: Any) -> Any:
@@ -82,6 +96,8 @@ def _guarded(source: Path | bytes, use: Any) -> Any:
         if isinstance(error, OSError) and error.errno in UNREACHABLE:
             # Says nothing of the image, and must not be remembered of it.
             raise DataError(f"load: {source!s:.500} cannot be opened: {error.strerror}. Make it readable.") from error
+        if isinstance(error, FileNotFoundError):
+            raise UnreadableError("there is no such file") from error
         raise UnreadableError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
