@@ -222,12 +222,18 @@ def layers(bench: Bench, *_: float) -> None:
             lambda backend: foveal.ExternalAttention(512, slots=64, backend=backend),
             (8, 512, 65, 65),
         ),
+        (
+            "explicit, Gaussian, 56², 24 channels",
+            lambda backend: foveal.ExplicitAttention(24, 24, heads=8, backend=backend),
+            (64, 24, 56, 56),
+        ),
     ]
     if bench.tiny:
         made = [
             ("local", lambda b: foveal.LocalAttention(8, 8, kernel_size=3, heads=1, backend=b), (1, 8, 4, 4)),
             ("efficient", lambda b: foveal.EfficientAttention(8, key_channels=4, backend=b), (1, 8, 4, 4)),
             ("external", lambda b: foveal.ExternalAttention(8, slots=3, backend=b), (1, 8, 4, 4)),
+            ("explicit", lambda b: foveal.ExplicitAttention(8, 8, heads=2, backend=b), (1, 8, 4, 4)),
         ]
     for name, build, shape in made:
         theirs = build(None).to(bench.device, bench.dtype)

@@ -1,5 +1,6 @@
 """Compilation, export and the registered operators, for every layer."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -32,6 +33,11 @@ def test_exported_programs_take_any_batch_and_give_the_same(case):
     assert_close(program.module()(other), layer(other))
 
 
+# Operators that torch.compile looks into: registered when they are first called, since that loads its compiler.
+ON_GPUS = ("local", "efficient", "external", "explicit")
+for mechanism in ON_GPUS:
+    importlib.import_module(f"foveal.kernels.triton.{mechanism}")
+
 # Operators that tell about the kernels, not about maps.
 ABOUT_KERNELS = {"cpu_exp2", "cpu_instruction_set"}
 
@@ -48,8 +54,7 @@ def test_the_registered_operators_are_the_known_ones():
     for name in ("efficient_context", "efficient_read", "efficient_folded", "external_slots"):
         native |= {f"cpu_{name}", f"cpu_{name}_backward"}
     native |= {"cpu_efficient_context_backward_add_", "cpu_external_unit"}
-    mechanisms = ("local", "efficient", "external", "explicit")
-    triton = {f"triton_{name}_attention{way}" for name in mechanisms for way in ("", "_backward")}
+    triton = {f"triton_{name}_attention{way}" for name in ON_GPUS for way in ("", "_backward")}
     assert registered() == attention | native | triton | ABOUT_KERNELS
 
 

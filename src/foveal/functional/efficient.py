@@ -24,8 +24,7 @@ from foveal.functional.inputs import (
     wide_dtype,
 )
 from foveal.kernels.cpu import efficient as native
-from foveal.kernels.triton import efficient as gpu
-from foveal.kernels.triton.load import UNMEASURED
+from foveal.kernels.triton import load as gpu
 
 Normalization = Literal["softmax", "scaling"]
 
@@ -113,9 +112,11 @@ def _native(q: Tensor, k: Tensor, v: Tensor, *, normalization: Normalization, ma
 
 def _triton(q: Tensor, k: Tensor, v: Tensor, *, normalization: Normalization, mask: Tensor | None) -> Tensor:
     """The context first, in one pass over the keys and one over the queries."""
+    from foveal.kernels.triton import efficient as kernels
+
     refuse_forward_mode("efficient_attention", q, k, v)
     seen = mask.flatten(1) if mask is not None else None
-    out = gpu.efficient_attention(q.flatten(3), k.flatten(3), v.flatten(3), seen, normalization == "scaling")
+    out = kernels.efficient_attention(q.flatten(3), k.flatten(3), v.flatten(3), seen, normalization == "scaling")
     return out.unflatten(3, q.shape[3:])
 
 
@@ -167,7 +168,7 @@ def _sizes(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int, int]:
 BACKENDS = Backends(
     "efficient_attention",
     Backend("native", _native, cost=_context_cost, why_not=native.why_not),
-    Backend("triton", _triton, cost=_context_cost, why_not=gpu.why_not, by_name=UNMEASURED),
+    Backend("triton", _triton, cost=_context_cost, why_not=gpu.why_not, by_name=gpu.UNMEASURED),
     Backend("context", _context_first, cost=_context_cost),
     Backend("map", _map_first, cost=_map_cost),
     reference=reference,

@@ -30,8 +30,8 @@ from foveal.functional.inputs import (
 )
 from foveal.functional.sizes import example_sizes, open_sizes, runs
 from foveal.kernels.cpu import explicit as native
-from foveal.kernels.triton import explicit as gpu
-from foveal.kernels.triton.load import UNMEASURED
+from foveal.kernels.triton import load as gpu
+from foveal.kernels.triton.fits import explicit_why_not
 
 
 def explicit_attention(
@@ -80,6 +80,8 @@ def _native(v: Tensor, *, decay: Decay, radius: Tensor, offset: float, mask: Non
 
 def _triton(v: Tensor, *, decay: Decay, radius: Tensor, offset: float, mask: None) -> Tensor:
     """Both axes of a channel in one kernel; what its rows are divided by is a product of the axes' row sums."""
+    from foveal.kernels.triton import explicit as kernels
+
     refuse_forward_mode("explicit_attention", v, radius)
     if v.dim() == 4:
         return _triton(v.unsqueeze(3), decay=decay, radius=radius, offset=offset, mask=mask).squeeze(3)
@@ -87,7 +89,7 @@ def _triton(v: Tensor, *, decay: Decay, radius: Tensor, offset: float, mask: Non
     rows, columns = (_toeplitz(axis_factor(decay, length, radius), (length,)) for length in space)
     weights = rows.sum(2)[:, :, None] * columns.sum(2)[:, None] + offset * math.prod(space)
     something = weights > torch.finfo(torch.float32).tiny
-    return gpu.explicit_attention(v, rows, columns, something / torch.where(something, weights, 1.0), offset)
+    return kernels.explicit_attention(v, rows, columns, something / torch.where(something, weights, 1.0), offset)
 
 
 def _normalized(
@@ -268,7 +270,7 @@ def _native_why_not(v: Tensor, *, decay: Decay, mask: Tensor | None, **_: Any) -
 
 
 def _triton_why_not(v: Tensor, *, decay: Decay, mask: Tensor | None, **_: Any) -> str | None:
-    return gpu.why_not(v, decay=decay, mask=mask)
+    return explicit_why_not(v, decay=decay, mask=mask)
 
 
 def _fft_why_not(v: Tensor, *, offset: float, mask: Tensor | None, **_: Any) -> str | None:
@@ -289,7 +291,7 @@ BACKENDS = Backends(
         why_not=_only(SEPARABLE, "is no product over the axes"),
     ),
     Backend("native", _native, cost=_native_cost, why_not=_native_why_not),
-    Backend("triton", _triton, cost=_separable_cost, why_not=_triton_why_not, by_name=UNMEASURED),
+    Backend("triton", _triton, cost=_separable_cost, why_not=_triton_why_not, by_name=gpu.UNMEASURED),
     Backend("fft", partial(_normalized, _fft), cost=_fft_cost, why_not=_fft_why_not),
     Backend("dense", partial(_normalized, _dense), cost=_dense_cost),
     reference=reference,

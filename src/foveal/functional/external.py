@@ -26,8 +26,8 @@ from foveal.functional.inputs import (
 )
 from foveal.functional.parts import Part
 from foveal.kernels.cpu import external as native
-from foveal.kernels.triton import external as gpu
-from foveal.kernels.triton.load import UNMEASURED
+from foveal.kernels.triton import load as gpu
+from foveal.kernels.triton.fits import external_why_not
 
 Normalization = Literal["double", "softmax"]
 EPS = 1e-9
@@ -149,11 +149,13 @@ def _triton(
     mask: Tensor | None,
 ) -> Tensor:
     """Scores met again in every pass over the positions instead of stored."""
+    from foveal.kernels.triton import external as kernels
+
     refuse_forward_mode("external_attention", x, memory_key, memory_value)
     key, value = (m if m.dim() == 3 else m[None] for m in (memory_key, memory_value))
     bias = key_bias if key_bias is None or key_bias.dim() == 2 else key_bias[None]
     seen = mask.flatten(1) if mask is not None else None
-    out = gpu.external_attention(x.flatten(3), key, value, bias, seen, normalization == "double", EPS)
+    out = kernels.external_attention(x.flatten(3), key, value, bias, seen, normalization == "double", EPS)
     return out.unflatten(3, x.shape[3:])
 
 
@@ -208,7 +210,7 @@ def _cost(x: Tensor, memory_key: Tensor, memory_value: Tensor, **_: Any) -> floa
 BACKENDS = Backends(
     "external_attention",
     Backend("native", _native, cost=_cost, why_not=native.why_not),
-    Backend("triton", _triton, cost=_cost, why_not=gpu.why_not, by_name=UNMEASURED),
+    Backend("triton", _triton, cost=_cost, why_not=external_why_not, by_name=gpu.UNMEASURED),
     Backend("slots", _slots, cost=_cost),
     reference=reference,
 )

@@ -32,8 +32,8 @@ from foveal.functional.relative import check_relative, list_tables
 from foveal.kernels.cpu import local as native
 from foveal.kernels.onnx import why_not_in_onnx
 from foveal.kernels.pytorch import local as tiled
-from foveal.kernels.triton import local as gpu
-from foveal.kernels.triton.load import UNMEASURED
+from foveal.kernels.triton import load as gpu
+from foveal.kernels.triton.fits import local_why_not
 
 Border = Literal["zero", "mask"]
 
@@ -238,8 +238,10 @@ def _native(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
 
 
 def _triton(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
+    from foveal.kernels.triton import local as kernels
+
     refuse_forward_mode("local_attention", q, k, v, *rest[0])
-    return gpu.local_attention(q, k, v, *rest)
+    return kernels.local_attention(q, k, v, *rest)
 
 
 def _tiled(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
@@ -263,7 +265,7 @@ def _windows_why_not(*_: Any, **__: Any) -> str | None:
 BACKENDS = Backends(
     "local_attention",
     Backend("native", _native, cost=_pairs, why_not=native.why_not),
-    Backend("triton", _triton, cost=_pairs, why_not=gpu.why_not, by_name=UNMEASURED),
+    Backend("triton", _triton, cost=_pairs, why_not=local_why_not, by_name=gpu.UNMEASURED),
     Backend("tiled", _tiled, cost=lambda *maps, **window: 4 * _pairs(*maps, **window), why_not=_tiled_why_not),
     Backend("windows", reference, cost=_pairs, why_not=_windows_why_not),
     reference=reference,

@@ -24,7 +24,7 @@ def run(*arguments, **environment):
 def test_a_tiny_run_stores_every_group_and_makes_the_page_of_it(tmp_path):
     page = tmp_path / "docs" / "benchmarks.md"
     page.parent.mkdir()
-    page.write_text("# CPUs\n\nkept\n\n<!-- gpu -->\nold\n<!-- /gpu -->\n")
+    page.write_text("# CPUs\n\nkept\n\n<!-- gpu -->\nstale words\n<!-- /gpu -->\n")
     done = run("--tiny", "--folder", str(tmp_path), TRITON_INTERPRET="1")
     assert done.returncode == 0, done.stderr[-3000:]
     stored = json.loads((tmp_path / "benchmarks" / "results" / "gpu.json").read_text())
@@ -35,7 +35,7 @@ def test_a_tiny_run_stores_every_group_and_makes_the_page_of_it(tmp_path):
         assert any(part in work for work in works), part
     assert any(work.startswith("training step") for work in works)
     text = page.read_text()
-    assert text.startswith("# CPUs\n\nkept\n\n<!-- gpu -->\n# Time and memory on GPUs") and "old" not in text
+    assert text.startswith("# CPUs\n\nkept\n\n<!-- gpu -->\n# Time and memory on GPUs") and "stale words" not in text
     assert all(f"| {row['work']} |" in text for row in stored["rows"])
 
 

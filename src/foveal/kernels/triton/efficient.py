@@ -24,11 +24,6 @@ POSITIONS_AT_ONCE = 64
 CHUNK, CHUNKS = 512, 64
 
 
-def why_not(*maps: Tensor, **_: Any) -> str | None:
-    """None where the kernels take the maps, else the reason."""
-    return load.why_not(*maps)
-
-
 def efficient_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: bool) -> Tensor:
     """``(batch, heads, e, n)`` from flat maps; mask ``(batch, m)``."""
     out: Tensor = triton_efficient_attention(q, k, v, mask, scaling)[0]

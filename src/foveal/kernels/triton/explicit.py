@@ -18,24 +18,8 @@ from foveal.kernels.triton.efficient import doubled
 from foveal.kernels.triton.load import launcher
 from foveal.kernels.triton.local import new_map
 
-# Both matrices, the channel and what is between them stay in registers and shared memory.
-LONGEST = 64
 # So many programs of a head sum the gradients of its matrices.
 CHUNKS = 32
-
-
-def why_not(v: Tensor, *, decay: str, mask: Tensor | None) -> str | None:
-    """None where the kernel takes the call, else the reason."""
-    if decay not in ("gaussian", "manhattan"):
-        return f"decay {decay!r} is no product over the axes"
-    reason = load.why_not_type(v)
-    if reason is not None:
-        return reason
-    if len(v.shape) > 5:
-        return "it has no kernel for three space axes"
-    if max(v.shape[3:]) > LONGEST:
-        return f"its axes go up to {LONGEST} positions, got {max(v.shape[3:])}"
-    return None if mask is None else "it takes no mask"
 
 
 def explicit_attention(v: Tensor, rows: Tensor, columns: Tensor, scale: Tensor, offset: float) -> Tensor:

@@ -15,18 +15,7 @@ from torch.library import triton_op
 from torch.utils.flop_counter import register_flop_formula
 
 from foveal.kernels.cpu.derivatives import refuse_second_derivatives
-from foveal.kernels.triton import load
 from foveal.kernels.triton.efficient import DOUBLE, ONLINE, ROWS, Passes, new_flat
-
-MOST_SLOTS = 256
-
-
-def why_not(x: Tensor, memory_key: Tensor, memory_value: Tensor) -> str | None:
-    """None where the kernels take the call, else the reason."""
-    slots = memory_key.shape[-2]
-    if slots > MOST_SLOTS:
-        return f"its memories have up to {MOST_SLOTS} slots, got {slots}"
-    return load.why_not_type(x)
 
 
 def external_attention(

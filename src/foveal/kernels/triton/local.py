@@ -21,15 +21,6 @@ from foveal.kernels.triton import load
 from foveal.kernels.triton.configs import Config, choose, padded
 from foveal.kernels.triton.load import launcher
 
-WIDEST = 25
-
-
-def why_not(q: Tensor, k: Tensor, v: Tensor, kernel_size: Sequence[int]) -> str | None:
-    """None where the kernels take the call, else the reason."""
-    if max(kernel_size) > WIDEST:
-        return f"its windows go up to {WIDEST}, got {max(kernel_size)}"
-    return load.why_not(q, k, v)
-
 
 def local_attention(
     q: Tensor,

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import foveal
+from foveal.kernels.triton import explicit
 from kernels.gpu.cases.place import DEVICE, assert_near, laid_out, with_gradients
 
 # Batch, heads, channels, space, layout, type.
@@ -48,6 +49,7 @@ def test_the_operators_keep_what_they_promise_torch():
     )
     given = tuple(x.requires_grad_() for x in (v, rows, columns, scale))
     checks = {"test_utils": ("test_schema", "test_autograd_registration")} if DEVICE == "cpu" else {}
+    assert explicit.triton_explicit_attention  # registered
     ops = torch.ops.foveal
     torch.library.opcheck(ops.triton_explicit_attention.default, (*given, 1.0), **checks)
     inner = tuple(x.detach() for x in (given[0], *given))

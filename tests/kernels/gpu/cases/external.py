@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import foveal
-from foveal.kernels.triton import efficient
+from foveal.kernels.triton import efficient, external
 from kernels.gpu.cases.place import DEVICE, assert_near, laid_out, with_gradients
 
 # Batch, heads, depths of the memories, slots, space, layout, type.
@@ -66,6 +66,7 @@ def test_two_runs_give_the_same_bits_and_an_empty_batch_is_empty():
 def test_the_operators_keep_what_they_promise_torch():
     x, key, value = (t.requires_grad_() for t in (laid_out((1, 1, 3, 4)), laid_out((1, 2, 3)), laid_out((1, 2, 3))))
     checks = {"test_utils": ("test_schema", "test_autograd_registration")} if DEVICE == "cpu" else {}
+    assert external.triton_external_attention  # registered
     ops = torch.ops.foveal
     settings = (None, None, True, 1e-9)
     torch.library.opcheck(ops.triton_external_attention.default, (x, key, value, *settings), **checks)
