@@ -74,7 +74,7 @@ def _chosen(model: nn.Module, where: list[str], maps: Maps) -> dict[str, nn.Modu
         if reads(module):
             readable[name] = module
         elif _LOOKS_LIKE.search(type(module).__name__) and not any(reads(part) for part in module.modules()):
-            unknown[name] = f"{type(module).__name__} is not known"
+            unknown[name] = f"{type(module).__module__}.{type(module).__name__} is not known"
     chosen = {name: module for name, module in readable.items() if means(where, name)}
     maps.left_out.update({name: reason for name, reason in unknown.items() if means(where, name)})
     if not chosen:
