@@ -78,15 +78,17 @@ def test_files_that_cannot_be_read_have_a_line_with_the_reason_and_the_others_go
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "cut.png").write_bytes(good.read_bytes()[:-40])
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "nowhere.png")
     status, told, err = lines(capsys, run, good, tmp_path, "gone.png", good)
     assert status == 2
     assert err == (
-        "DataError: predict: 5 of 7 images could not be read; each has a line with its error. Give whole image files.\n"
+        "DataError: predict: 6 of 8 images could not be read; each has a line with its error. Give whole image files.\n"
     )
-    assert [sorted(line) for line in told] == [["image", "top"], *[["error", "image"]] * 5, ["image", "top"]]
+    assert [sorted(line) for line in told] == [["image", "top"], *[["error", "image"]] * 6, ["image", "top"]]
     errors = {line["image"].rpartition("/")[2]: line["error"] for line in told if "error" in line}
-    assert list(errors) == ["bomb.png", "cut.png", "empty.png", "text.png", "gone.png"]
-    assert errors["empty.png"] == "the file is empty" and errors["gone.png"] == "there is no such file"
+    assert list(errors) == ["bomb.png", "cut.png", "empty.png", "link.png", "text.png", "gone.png"]
+    assert errors["empty.png"] == "the file is empty"
+    assert errors["gone.png"] == errors["link.png"] == "there is no such file"
     assert "pixels" in errors["bomb.png"] and "no image format" in errors["text.png"]
     assert told[0] == told[-1]
 
