@@ -22,6 +22,8 @@ PLAIN, ROWS, DOUBLE, POSITIONS, ONLINE = range(5)
 POSITIONS_AT_ONCE = 64
 # A program sums at least so many positions, and of every head there are at most so many programs.
 CHUNK, CHUNKS = 512, 64
+# Loops over parts are as long as either, so that the kernel that puts them together is compiled twice, not 64 times.
+FEW_CHUNKS = 8
 
 
 def efficient_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: bool) -> Tensor:
@@ -149,7 +151,7 @@ class Passes:
             stats,
             part.shape[0],
             self.pairs,
-            PARTS=doubled(1, part.shape[0]),
+            PARTS=FEW_CHUNKS if part.shape[0] <= FEW_CHUNKS else CHUNKS,
             SUM=y is not None,
             **{name: options[name] for name in ("D", "E", "BD", "BE")},
         )
