@@ -152,8 +152,8 @@ def block(results: Results, windows: dict[str, int], depth: str) -> str:
         *table(results, windows),
         "",
         f"`{results['command'] or 'foveal compare'}` on {place(results)}.",
-        "*Training step* is the time of one to that of `none`, median of rounds in turns. Seconds are wall time of a run",
-        "among others, on a machine that did other work too.",
+        "*Training step* is the time of one to that of `none`, median of rounds in turns. Seconds are wall time of a",
+        "run among others, on a machine that did other work too.",
         "FLOPs are twice the multiply-accumulates of one image.",
     ]
     if (IMAGES / f"digit-pairs-{depth}.png").is_file():
