@@ -23,10 +23,14 @@ from foveal.models.weights import load, save
 if TYPE_CHECKING:
     from foveal.models.gan import eagan, resnet_gan, sagan
     from foveal.models.points import eat, npct, part_segmenter, pct, spct
+    from foveal.models.segmentation import eanet
+    from foveal.models.stereo import psmnet
 
 _ROOMS = {
     "gan": ("eagan", "resnet_gan", "sagan"),
     "points": ("eat", "npct", "part_segmenter", "pct", "spct"),
+    "segmentation": ("eanet",),
+    "stereo": ("psmnet",),
 }
 
 __all__ = [
@@ -35,11 +39,13 @@ __all__ = [
     "HubModel",
     "Mechanism",
     "eagan",
+    "eanet",
     "eat",
     "load",
     "npct",
     "part_segmenter",
     "pct",
+    "psmnet",
     "resnet_gan",
     "sagan",
     "save",

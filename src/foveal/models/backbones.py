@@ -109,7 +109,7 @@ def _finite(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     content = content.state_dict() if isinstance(content, nn.Module) else content
-    for key in ("state_dict", "model", "model_state_dict"):
+    for key in ("state_dict", "model", "model_state_dict", "net"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     tensors = isinstance(content, Mapping) and all(isinstance(value, Tensor) for value in content.values())
