@@ -22,6 +22,7 @@ from torch.nn.modules.conv import _ConvNd
 from foveal import layers
 from foveal.layers.base import AttentionLayer
 from foveal.layers.pointwise import Pointwise
+from foveal.models.points import OffsetAttention, PointExternalAttention, PointSelfAttention
 
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Sigmoid, Hardsigmoid)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
@@ -158,3 +159,16 @@ def _(layer: layers.ExternalAttention | layers.MultiHeadExternalAttention, space
     n, inner = prod(space), layer.query.out_features
     elements = n * layer.channels if isinstance(layer, layers.ExternalAttention) else 0
     return Work(_projections(layer, n), 2 * n * inner * layer.slots, normed=elements, activated=elements)
+
+
+@defined.register(OffsetAttention)
+@defined.register(PointSelfAttention)
+def _(layer: OffsetAttention | PointSelfAttention, space: tuple[int, ...]) -> Work:
+    n, c, d = prod(space), layer.channels, layer.query_key.out_features
+    return Work(_projections(layer, n), n * n * (d + c), normed=n * c, activated=n * c)
+
+
+@defined.register
+def _(layer: PointExternalAttention, space: tuple[int, ...]) -> Work:
+    n, c = prod(space), layer.channels
+    return Work(_projections(layer, n), 2 * n * c * layer.slots, normed=n * c, activated=n * c)

@@ -38,6 +38,9 @@ def farthest_points(xyz: Tensor, count: int) -> Tensor:
         ShapeError: the cloud has fewer points.
     """
     _check("farthest_points", "count", xyz, count)
+    if xyz.device.type == "meta":
+        # Without values there is nothing to compare, and the loop would only take time.
+        return xyz.new_empty((xyz.shape[0], count), dtype=torch.long)
     with torch.no_grad():
         chosen = xyz.new_zeros((xyz.shape[0], 1), dtype=torch.long)
         away = torch.full_like(xyz[:, 0], torch.inf)
