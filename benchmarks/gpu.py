@@ -264,7 +264,7 @@ def resnet(bench: Bench, *_: float) -> None:
     import timm
 
     bench.table.group = "ResNet-50 with local attention against timm's resnet50, bfloat16 autocast, channels last"
-    name, where, shape = ("resnet10t", "layer1.0.conv1", (2, 3, 32, 32)) if bench.tiny else (
+    name, where, shape = ("resnet10t", "layer1.0.conv1", (2, 3, 16, 16)) if bench.tiny else (
         "resnet50", "layer*.*.conv2", (64, 3, 224, 224))  # fmt: skip
     models = [timm.create_model(name) for _ in range(2)]
     like = foveal.LocalAttention.like(kernel_size=bench.window[0], heads=1 if bench.tiny else 8, backend="triton")
