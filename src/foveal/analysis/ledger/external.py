@@ -56,7 +56,7 @@ COSTS = Table(
     FAINT, (512, 128, 128),
 )  # fmt: skip
 
-_SEGMENTER = {"": "model not in foveal yet: the segmentation network"}
+_SEGMENTER = {"": "not run here: takes training"}
 _MIOU = (Column("mIoU", "%"),)
 SEGMENTATION = Table(
     "external", "segmentation", "EANet, semantic segmentation", _MIOU,
