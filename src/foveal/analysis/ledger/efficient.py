@@ -16,11 +16,12 @@ from foveal.analysis.ledger.complexity import (
     non_local_operations,
 )
 from foveal.analysis.ledger.conventions import MILLIONS
+from foveal.analysis.ledger.detectors import NOT_TRAINED, out_of_memory
 from foveal.analysis.ledger.records import CHECKED, PAPER, Column, Row, Table
 
 _TOP1, _TOP5 = Column("top-1", "%", metric="accuracy"), Column("top-5", "%", metric="accuracy_top5")
 _BOX, _MASK = Column("box AP", "%"), Column("mask AP", "%")
-_DETECTOR = {"": "model not in foveal yet: Mask R-CNN"}
+_DETECTOR = {"": NOT_TRAINED}
 _STEREO = {"": "not run here: takes training on Scene Flow"}
 _NON_LOCAL = {"": "a stored map of the 48 x 64 x 128 matches of a training crop is 618 GB: no GPU holds it"}
 _OTHERS = {"": "another paper's network, not in foveal"}
@@ -102,8 +103,13 @@ FIGURE = Table(
 )  # fmt: skip
 
 
+def _why(label: str, printed: str) -> dict[str, str]:
+    """Of the cells without a figure of ours."""
+    return {"": out_of_memory(label.split()[-1])} if printed.startswith("OOM") else _DETECTOR
+
+
 def _detections(number: str, title: str, rows: tuple[tuple[str, str], ...]) -> Table:
-    rowed = tuple(Row(label, printed, why=_DETECTOR) for label, printed in rows)
+    rowed = tuple(Row(label, printed, why=_why(label, printed)) for label, printed in rows)
     return Table("efficient", number, f"{title}, Mask R-CNN, COCO", (_BOX, _MASK), rowed, PAPER)
 
 

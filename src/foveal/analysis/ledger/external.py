@@ -12,6 +12,7 @@ from torch import nn
 
 from foveal import layers, models
 from foveal.analysis.ledger.conventions import MACS, MILLIONS, SHARED_MEMORY, WITH_FIXED
+from foveal.analysis.ledger.detectors import NOT_TRAINED
 from foveal.analysis.ledger.records import AUTHORS, CHECKED, FAINT, MEMORY, SITES, Column, Row, Source, Table
 
 _PARAMETERS, _MACS = Column("parameters", "M", MILLIONS), Column("MACs", "G", MACS)
@@ -81,8 +82,8 @@ ABLATION = Table(
 DETECTION = Table(
     "external", "detection", "Detectors, COCO", (Column("box AP", "%"),),
     (
-        Row("RetinaNet", "36.5", why={"": "model not in foveal yet: a RetinaNet"}),
-        Row("RetinaNet with external attention", "37.4", why={"": "model not in foveal yet: a RetinaNet"}),
+        Row("RetinaNet", "36.5", why={"": NOT_TRAINED}),
+        Row("RetinaNet with external attention", "37.4", why={"": NOT_TRAINED}),
     ),
     FAINT,
 )  # fmt: skip

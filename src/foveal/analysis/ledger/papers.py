@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from foveal.analysis.ledger import augmented, complexity, efficient, explicit, external, local
+from foveal.analysis.ledger import augmented, complexity, detectors, efficient, explicit, external, local
 from foveal.analysis.ledger.conventions import Convention
 from foveal.analysis.ledger.records import Cell, Column, Row, Run, Source, Table, Verdict
 from foveal.analysis.ledger.tally import figure, figure_of_layer, known
@@ -57,6 +57,7 @@ def ledger(
     done, cells = 0, []
     for name in chosen:
         cells += complexity.cells(name)
+        cells += detectors.cells(name)
         for table in PAPERS[name][1]:
             for row in table.rows:
                 cells += row_cells(table, row, runs)

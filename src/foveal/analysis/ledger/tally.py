@@ -34,9 +34,14 @@ def figure(
 
 def figure_of_layer(make: Callable[[], nn.Module], shape: tuple[int, ...], rule: Convention) -> float:
     """The same of one layer over a map ``(channels, *space)``."""
+    return rule.read(_tally(make, shape))
+
+
+@lru_cache(maxsize=1)
+def _tally(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> Tally:
     with torch.device("meta"):
         layer = make()
-    return rule.read(Tally(_parameters(layer), 0, work_of(layer, shape)))
+    return Tally(_parameters(layer), 0, work_of(layer, shape))
 
 
 # Rows of a table ask for their columns one after the other; keeping every model would only hold memory.
