@@ -6,13 +6,14 @@ Keys of the state dict are torchvision's; the modules after the outputs are empt
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelP6P7
 
 from foveal.graft import replace_
+from foveal.graft.site import Site
 from foveal.layers.local import LocalAttention
 from foveal.models.detection.backbones import GROUPS
 
@@ -71,7 +72,13 @@ def pyramid(model: nn.Module, channels: Sequence[int], *, last: Last) -> Backbon
 def attending_pyramid_(model: BackboneWithFPN) -> None:
     """Local attention instead of the pyramid's 3x3 convolutions; strided ones pool by 2x2 averages after it."""
     where = ["fpn.layer_blocks.*.0", "fpn.extra_blocks.p[67]"]
-    replace_(model, where, LocalAttention.like(kernel_size=7, heads=8), example=blank(model))
+    replace_(model, where, _local, example=blank(model))
+
+
+def _local(site: Site) -> nn.Module:
+    # The convolution's own stride, since maps of a position or two do not tell it.
+    stride = cast(nn.Conv2d, site.module).stride[0]
+    return LocalAttention(site.channels_in, site.channels_out, kernel_size=7, heads=8, stride=stride)
 
 
 def blank(model: nn.Module) -> Tensor:
