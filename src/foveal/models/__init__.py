@@ -21,12 +21,14 @@ from foveal.models.mechanisms import MECHANISMS, Mechanism, with_attention
 from foveal.models.weights import load, save
 
 if TYPE_CHECKING:
+    from foveal.models.detection import faster_rcnn, mask_rcnn, retinanet
     from foveal.models.gan import eagan, resnet_gan, sagan
     from foveal.models.points import eat, npct, part_segmenter, pct, spct
     from foveal.models.segmentation import eanet
     from foveal.models.stereo import psmnet
 
 _ROOMS = {
+    "detection": ("faster_rcnn", "mask_rcnn", "retinanet"),
     "gan": ("eagan", "resnet_gan", "sagan"),
     "points": ("eat", "npct", "part_segmenter", "pct", "spct"),
     "segmentation": ("eanet",),
@@ -41,12 +43,15 @@ __all__ = [
     "eagan",
     "eanet",
     "eat",
+    "faster_rcnn",
     "load",
+    "mask_rcnn",
     "npct",
     "part_segmenter",
     "pct",
     "psmnet",
     "resnet_gan",
+    "retinanet",
     "sagan",
     "save",
     "spct",
