@@ -7,7 +7,7 @@ import torch
 from tests.tasks.tiny import Tiny, plan
 
 from foveal.errors import DivergedError
-from foveal.tasks import diverged, run_folder
+from foveal.tasks import checkpoint, diverged, run_folder
 from foveal.tasks.loop import fit
 from foveal.tasks.losses import Bad
 from foveal.tasks.task import Task
@@ -24,6 +24,28 @@ class Poisoned(Tiny):
 
     def identify(self, seed, epoch, step):
         return {"indices": torch.tensor([epoch, step])}
+
+
+class Broken(Tiny):
+    """In step 3 of epoch 2 the loss is a number and its gradient is none."""
+
+    def batches(self, seed, epoch, start):
+        for n, parts in enumerate(super().batches(seed, epoch, start), start):
+            self.breaks = (epoch, n) == (1, 2)
+            yield parts
+
+    def step(self, batch, turn):
+        told = super().step(batch, turn)
+        weight = next(self.models[turn].parameters())
+        return {"loss": told["loss"] + (0 * weight).abs().sqrt().sum()} if self.breaks else told
+
+
+def test_weights_that_are_no_numbers_are_never_a_checkpoint(tmp_path):
+    with pytest.raises(DivergedError, match="in step 4 of epoch 2"):
+        fit(Broken(), plan(save_seconds=0.0), tmp_path)
+    kept = checkpoint.weights(tmp_path)
+    assert all(weight.isfinite().all() for weight in kept.values())
+    assert "no checkpoint after step 8: weights are no numbers any more" in (tmp_path / "notes.txt").read_text()
 
 
 @pytest.mark.parametrize("parts", [1, 2])

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
+
 from foveal.errors import DivergedError, OptionError
 from foveal.tasks import distributed
 from foveal.tasks.agreement import Lookout, by_main
@@ -21,7 +23,7 @@ from foveal.tasks.diverged import divergence
 from foveal.tasks.generators import seed_all
 from foveal.tasks.losses import Losses
 from foveal.tasks.plan import Plan
-from foveal.tasks.run_folder import append_metrics
+from foveal.tasks.run_folder import append_metrics, note
 from foveal.tasks.scalars import Scalars
 from foveal.tasks.standing import begin, process_seed, read, write, write_best
 from foveal.tasks.stop import stop_asked
@@ -166,6 +168,13 @@ class _Sitting:
         self.at.seconds += now - self.since
         self.since = now
 
+    def _whole(self) -> bool:
+        """Whether every weight is a number, in every process."""
+        weights = [weight for model in self.task.models.values() for weight in model.parameters()]
+        with torch.no_grad():
+            broken = sum(not bool(weight.isfinite().all()) for weight in weights)
+        return distributed.summed({"broken": float(broken)})["broken"] == 0
+
     def _keep_best(self) -> None:
         name, at = self.plan.best, self.at
         if name is None:
@@ -180,6 +189,10 @@ class _Sitting:
     def _save(self) -> None:
         self.clock.begin("checkpoint")
         self._count_time()
+        if not self._whole():
+            # The loss of this step still was a number, that of the next will not be, and goes on from the one before.
+            by_main(lambda: note(self.folder, f"no checkpoint after step {self.done}: weights are no numbers any more"))
+            return
         self.at.sums, self.at.counted = self.losses.sums, self.losses.counted
         self.scalars.flush()
         write(self.folder, self.at, self.descent)
