@@ -155,3 +155,10 @@ def test_what_a_worker_cannot_read_is_one_sentence(tmp_path):
         told.append((type(error.value), str(error.value)))
     assert told[0] == told[1]
     assert "Traceback" not in told[1][1]
+
+
+def test_odd_parts_of_a_blended_step_are_refused():
+    augmentation = Augmentation(mixup=0.2)
+    recipe = Recipe(data=DataOptions(augmentation=augmentation), batch_size=12, accumulate=4)
+    with pytest.raises(OptionError, match=r"must have an even number of images, got 3. Use --batch-size 16, say"):
+        Classification(load_options(DataOptions()), torch.nn.Identity, recipe)

@@ -58,6 +58,12 @@ class Classification(Task):
         self.part = self.batch // parts
         self.format = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.blend = Blend(recipe.data.augmentation, len(data.classes))
+        if self.blend.blends and parts > 1 and self.part % 2:
+            near = 2 * parts * (self.part // 2 + 1)
+            raise OptionError(
+                f"train: mixup and cutmix blend pairs, so each of the {parts} parts of a step (processes times "
+                f"--accumulate) must have an even number of images, got {self.part}. Use --batch-size {near}, say."
+            )
         self.reader = Reader(recipe.data.workers)
         self.last: Tensor | None = None
         """The loss of the last step that was taken, for who wants to show it."""
