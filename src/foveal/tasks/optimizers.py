@@ -1,6 +1,7 @@
 """How a step is taken: torch's optimisers over groups of parameters, those that have no scale without decay.
 
-What has no scale to be shrunk towards zero: norms, biases, the tables of relative positions, radii of maps, and what a
+What has no scale to be shrunk towards zero: norms, biases, the tables of relative positions and of
+places in the stem's windows, radii of maps, and what a
 model itself names in ``no_weight_decay`` (class tokens and embeddings of positions).
 """
 
@@ -14,7 +15,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from foveal.tasks.recipe import OptimizerOptions
 
-UNDECAYED = ("relative", "radius", "pos_embed", "cls_token")
+UNDECAYED = ("relative", "radius", "place", "pos_embed", "cls_token")
 
 
 def optimizer(model: nn.Module, options: OptimizerOptions) -> Optimizer:
