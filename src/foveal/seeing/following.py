@@ -191,6 +191,9 @@ _RULES: dict[str, Rule] = {
     "im2col": _unfolded,
     "constant_pad_nd": _padded,
     "slice": _sliced,
+    # Mirrored and rolled maps have their places elsewhere.
+    "flip": _gone,
+    "roll": _gone,
 }
 
 
