@@ -1,5 +1,7 @@
 """Learning classes: the same images whatever the parts, processes and workers, and counts that are exact."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -162,3 +164,18 @@ def test_odd_parts_of_a_blended_step_are_refused():
     recipe = Recipe(data=DataOptions(augmentation=augmentation), batch_size=12, accumulate=4)
     with pytest.raises(OptionError, match=r"must have an even number of images, got 3. Use --batch-size 16, say"):
         Classification(load_options(DataOptions()), torch.nn.Identity, recipe)
+
+
+def test_a_process_with_workers_ends_though_an_error_holds_their_iterator(tmp_path):
+    miniatures.folder(tmp_path / "photos")
+    program = (
+        "from foveal.data import load_options\n"
+        "from foveal.data.options import DataOptions\n"
+        "from foveal.tasks.reading import Reader\n"
+        f"data = load_options(DataOptions('folder', {str(tmp_path / 'photos')!r}, size=16))\n"
+        "batches = Reader(1).read(data.train, 0, 0, [[0, 1]] * 8)\n"
+        "next(batches)\n"
+        "raise SystemExit(7)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], timeout=120, check=False)
+    assert done.returncode == 7

@@ -6,7 +6,9 @@ split keeps in memory is taken at once without workers, which would cost more th
 
 from __future__ import annotations
 
+import atexit
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -65,7 +67,18 @@ class Reader:
             # A generator of its own: the loader would draw from the global one each time it starts, also when resumed.
             generator=torch.Generator().manual_seed(0),
         )
+        # Workers leave SIGTERM to this process, so at its end they would not heed that of the interpreter, which waits
+        # for them: they are told before, also where an error still holds the iterator. What is registered last runs
+        # first, and torch, whose loaders dismiss nobody once the end has begun, registered when it was imported.
+        atexit.register(_dismiss, weakref.ref(loader))
         return sampler, loader
+
+
+def _dismiss(loader: weakref.ref[DataLoader[Any]]) -> None:
+    """Tell the workers of a loader to end, and wait for them."""
+    iterator = getattr(loader(), "_iterator", None)
+    if iterator is not None:
+        iterator._shutdown_workers()
 
 
 class _Chosen:
