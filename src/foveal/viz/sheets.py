@@ -97,7 +97,7 @@ def _legend(canvas: Canvas, top: float, maps: list[Picture]) -> None:
     ramp = to_bytes(resized(colours(np.linspace(0, 1, 128))[None], (8, 128)))
     shared = any(one.top is not None for one in maps)
     low, told = ("least", "most, of all maps") if shared else ("0", "each map's largest value")
-    if any(one.contour for one in maps):
+    if any(one.contour and one.heat is not None and contours(one.heat, (8, 8)) for one in maps):
         told += "; the line is at half of it"
     left = MARGIN + width_of(low, 11) + 7
     canvas.add(
