@@ -129,3 +129,15 @@ def test_the_table_names_every_mechanism_and_the_report(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "none" in shown
     assert str(out / "report.html") in shown
+
+
+def test_a_warning_of_the_library_is_one_line_and_others_are_left_alone(capsys):
+    import warnings
+
+    from foveal.cli import said
+
+    with warnings.catch_warnings(record=True) as others, said.plain_warnings():
+        warnings.warn_explicit("checkpoint is damaged", UserWarning, said.__file__, 1)
+        warnings.warn_explicit("of another package", UserWarning, "/elsewhere/module.py", 7)
+    assert capsys.readouterr().err == "warning: checkpoint is damaged\n"
+    assert [str(warning.message) for warning in others] == ["of another package"]

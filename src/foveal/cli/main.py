@@ -34,6 +34,7 @@ from foveal.cli.models import ABOUT as MODELS
 from foveal.cli.models import Models
 from foveal.cli.predict import ABOUT as PREDICT
 from foveal.cli.predict import Predict
+from foveal.cli.said import plain_warnings
 from foveal.cli.sweep import ABOUT as SWEEP
 from foveal.cli.sweep import parse as parse_sweep
 from foveal.cli.together import hushed, speaks
@@ -93,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with nullcontext() if speaks() else hushed():
             # Every process is given the same, so what is wrong with it is said by one.
             command = OWN[given[0]](given[1:]) if given[:1] and given[0] in OWN else parse(given)
-        return command.run()
+        with plain_warnings():
+            return command.run()
     except ElsewhereError:
         return FAILED
     except FovealError as error:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from foveal.tasks.trained import Trained
@@ -22,6 +22,22 @@ def counting_warnings() -> Iterator[list[str]]:
         yield lines
     told = (str(warning.message) for warning in caught)
     lines += dict.fromkeys(line for line in told if line.startswith(("cost: ", "count: ", "bench: ")))
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """What this library warns of as one line each, without the place in its source; other packages' as ever."""
+    with warnings.catch_warnings():
+        ever, own = warnings.showwarning, str(Path(__file__).parents[1])
+
+        def show(message: Any, category: type[Warning], filename: str, *rest: Any, **more: Any) -> None:
+            if filename.startswith(own):
+                print_warning(" ".join(str(message).split()))
+            else:
+                ever(message, category, filename, *rest, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def print_warning(line: str) -> None:
