@@ -169,7 +169,7 @@ def test_second_derivatives_of_the_native_evaluation_raise_too():
         ),
         (
             BackendError,
-            "local_attention: there is no backend 'cuda'. Use None or one of native, tiled",
+            "local_attention: there is no backend 'cuda'. Use None or one of native, triton, tiled",
             {"backend": "cuda"},
         ),
     ],

@@ -76,9 +76,10 @@ def test_being_stopped_leaves_a_checkpoint_of_every_job_and_the_same_call_goes_o
 
 
 def test_termination_interrupts_who_waits_for_jobs():
+    before = signal.getsignal(signal.SIGTERM)
     with jobs.termination_interrupts(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_the_threads_are_shared_among_the_jobs():
