@@ -142,7 +142,7 @@ def offset_logits(model: nn.Module, x: Tensor, where: str = "*") -> Sheet:
     logits = call.parts()["offset_logits"]
     spread = float(logits.amax() - logits.amin())
     cells = [
-        Picture(f"head {head}", None, _array(window - logits.amin()), contour=False, top=spread)
+        Picture(f"head {head}", None, as_array(window - logits.amin()), contour=False, top=spread)
         for head, window in enumerate(logits)
     ]
     rows = tuple(tuple(cells[start : start + 8]) for start in range(0, len(cells), 8))
@@ -202,7 +202,7 @@ def _looks(title: str, image: Array, call: Captured, point: Point, colour: int) 
 
 def heat(call: Captured, point: Point) -> Array:
     """What a pixel looks at, heads averaged, at the resolution of the image."""
-    return _array(call.at_pixel(point, average=True, smooth=True)[0])
+    return as_array(call.at_pixel(point, average=True, smooth=True)[0])
 
 
 def _shared(call: Captured) -> Tensor:
@@ -211,7 +211,7 @@ def _shared(call: Captured) -> Tensor:
 
 
 def _on_image(call: Captured, maps: Tensor) -> Array:
-    return _array(call.grid.on_image(maps, smooth=True))
+    return as_array(call.grid.on_image(maps, smooth=True))
 
 
 def _caption(call: Captured) -> str:
@@ -219,6 +219,13 @@ def _caption(call: Captured) -> str:
     return f"{call.name}, {call.mechanism}, {call.heads} head{'s' * (call.heads > 1)}, {size} positions"
 
 
-def _array(values: Tensor) -> Array:
+def as_array(values: Tensor) -> Array:
+    """A tensor as numbers for drawing."""
     array: Array = values.detach().double().cpu().numpy()
     return array
+
+
+def as_image(picture: Tensor) -> Array:
+    """``(channels, rows, columns)`` in 0 to 1 as ``(rows, columns)`` or ``(rows, columns, 3)``."""
+    array = as_array(picture.clamp(0, 1))
+    return array[0] if len(array) == 1 else array.transpose(1, 2, 0)

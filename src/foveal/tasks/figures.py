@@ -66,7 +66,7 @@ def _sheet(
 ) -> made.Sheet:
     one = next(iter(models.values()))
     x = [one.preparation(image)[None].to(one.device) for image in opened]
-    arrays = [array_of(picture) for picture in pictures]
+    arrays = [made.as_image(picture) for picture in pictures]
     if name == "local-offsets":
         return made.offset_logits(one.model, x[0], layer)
     if name == "external-5":
@@ -103,9 +103,3 @@ def weights_told(models: Mapping[str, Trained]) -> str:
     if len(set(told.values())) == 1:
         return f"Weights: {next(iter(told.values()))}."
     return "Weights: " + "; ".join(f"{label}, {weights}" for label, weights in told.items()) + "."
-
-
-def array_of(picture: Tensor) -> made.Array:
-    """``(channels, rows, columns)`` as ``(rows, columns)`` or ``(rows, columns, 3)``."""
-    array: made.Array = picture.double().clamp(0, 1).cpu().numpy()
-    return array[0] if len(array) == 1 else array.transpose(1, 2, 0)

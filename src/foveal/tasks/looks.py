@@ -13,12 +13,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from foveal.analysis.figures import FINE
+from foveal.analysis.figures import FINE, Array, as_array, as_image
 from foveal.analysis.figures import chosen as finest
 from foveal.analysis.points import marked_points
 from foveal.data.images import ImageData
@@ -26,7 +24,6 @@ from foveal.seeing import Maps, capture
 from foveal.seeing.readings import reads
 
 SAMPLES = 6
-Array = npt.NDArray[np.float64]
 
 
 def looks(models: Mapping[str, Callable[[], nn.Module]], data: ImageData) -> list[dict[str, Any]]:
@@ -38,7 +35,7 @@ def looks(models: Mapping[str, Callable[[], nn.Module]], data: ImageData) -> lis
     maps = {name: model_maps(make(), images, points, data.classes) for name, make in models.items()}
     return [
         {
-            "image": _picture(picture),
+            "image": as_image(picture),
             "label": data.classes[data.val.labels[n]],
             "point": point,
             "maps": {name: maps[name][row] for name in maps},
@@ -119,11 +116,11 @@ def attention_maps(seen: Seen, points: list[tuple[int, int]], size: torch.Size) 
     if seen.maps is not None:
         call = finest(seen.maps)
         shown = [call.of(n).at_pixel(point, average=True)[0] for n, point in enumerate(points)]
-        return Weighed(call.name, [_array(one) for one in shown], of_points=True)
+        return Weighed(call.name, [as_array(one) for one in shown], of_points=True)
     if not seen.gates:
         return Weighed("", [None] * len(points), of_points=False)
     where, (gate, x) = max(reversed(seen.gates.items()), key=lambda item: min(FINE, *item[1][1].shape[2:]))
-    return Weighed(where, [_array(one) for one in _gated(gate, x)], of_points=False)
+    return Weighed(where, [as_array(one) for one in _gated(gate, x)], of_points=False)
 
 
 def grad_cam(model: nn.Module, images: Tensor) -> tuple[Array | None, list[int]]:
@@ -157,13 +154,3 @@ def _gated(gate: Any, x: Tensor) -> Tensor:
     """CBAM's weights of positions ``(n, rows, columns)``."""
     weights: Tensor = gate.gate(gate.conv(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)))
     return weights[:, 0]
-
-
-def _array(values: Tensor) -> Array:
-    array: Array = values.double().cpu().numpy()
-    return array
-
-
-def _picture(picture: Tensor) -> Array:
-    array: Array = picture.double().clamp(0, 1).numpy()
-    return array[0] if len(array) == 1 else array.transpose(1, 2, 0)

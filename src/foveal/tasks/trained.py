@@ -21,13 +21,13 @@ from foveal.data.picture import read_picture
 from foveal.data.preparation import Preparation
 from foveal.errors import DataError, OptionError, ShapeError
 from foveal.tasks.checkpoint import Which
+from foveal.tasks.descent import TYPES
 from foveal.tasks.recipe import Recipe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 BATCH = 64
-TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
