@@ -6,8 +6,9 @@ import torch
 from foveal.data import load
 from foveal.data.digit_pairs import drawn
 from foveal.data.digits import sources
-from foveal.data.images import TensorSplit, mix
+from foveal.data.images import TensorSplit
 from foveal.data.options import Augmentation, DataOptions
+from foveal.data.samples import mix
 from foveal.errors import DataError, OptionError
 
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from foveal.analysis.timing import quartiles
 from foveal.data.blending import Blend
-from foveal.data.images import ImageData, Split, mix
+from foveal.data.images import ImageData, Split
 from foveal.data.pictures import PictureSplit
+from foveal.data.samples import mix
 
 Read = Callable[[int, Sequence[list[int]]], Iterable[tuple[Tensor, Tensor]]]
 """Batches of these indices, in order, by so many workers, which are kept from call to call."""

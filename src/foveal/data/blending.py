@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.data.augmentation import check, drawn_from
-from foveal.data.images import mix
 from foveal.data.options import Augmentation
+from foveal.data.samples import mix
 
 
 class Blend:

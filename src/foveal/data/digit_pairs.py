@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from foveal.data.digits import sources
-from foveal.data.images import ImageData, Item, Split, TensorSplit, mix, normalised, plain
+from foveal.data.images import ImageData, Item, Split, TensorSplit, normalised, plain
+from foveal.data.samples import mix
 from foveal.errors import OptionError
 
 SEED = 1797

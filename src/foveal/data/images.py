@@ -1,7 +1,6 @@
 """What a data set is to the rest: two splits of labelled images and what a model must know of them.
 
-A split draws its augmentation from (seed, epoch, index) alone, so an epoch that was cut off goes on with the same
-images whatever the number of workers, and every mechanism of a comparison sees the same ones.
+Every mechanism of a comparison sees the same images: see ``foveal.data.samples``.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from foveal.data.preparation import Preparation
+from foveal.data.samples import Samples, mix
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,34 +23,13 @@ if TYPE_CHECKING:
 Item = tuple[Tensor, int]
 
 
-def mix(*numbers: int) -> int:
-    """One seed from several numbers, different for different ones."""
-    state = 0x9E3779B97F4A7C15
-    for number in numbers:
-        state = ((state ^ (number + 0x7F4A7C15)) * 0xBF58476D1CE4E5B9) % 2**64
-        state ^= state >> 31
-    return state % 2**63
-
-
-class Split(Dataset[Item], ABC):
-    """Labelled images, normalised; ``at`` says which epoch of which seed the next ones are drawn for."""
+class Split(Samples, Dataset[Item], ABC):
+    """Labelled images, normalised."""
 
     labels: Sequence[int]
-    decodes = False
-    """Whether reading an image is work enough for worker processes."""
-    seed = 0
-    epoch = 0
-
-    def at(self, seed: int, epoch: int) -> None:
-        """Draw from now on for this epoch."""
-        self.seed, self.epoch = seed, epoch
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    def order(self, seed: int, epoch: int) -> Tensor:
-        """Every index once, int64 ``(len(self),)``, in the order in which this epoch trains on them."""
-        return torch.randperm(len(self), generator=torch.Generator().manual_seed(mix(seed, epoch)))
 
     @abstractmethod
     def __getitem__(self, index: int) -> Item: ...

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from foveal.data.augmentation import Augment
 from foveal.data.defaults import Defaults
-from foveal.data.images import ImageData, Item, Split, TensorSplit, mix
+from foveal.data.images import ImageData, Item, Split, TensorSplit
 from foveal.data.options import Augmentation, DataOptions
 from foveal.data.pictures import PictureSplit
 from foveal.data.preparation import Preparation
+from foveal.data.samples import mix
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from foveal.data.augmentation import Augment
-from foveal.data.images import Item, Split, mix
+from foveal.data.images import Item, Split
 from foveal.data.preparation import Preparation
+from foveal.data.samples import mix
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -25,13 +25,14 @@ from torch import Tensor
 from foveal.data.augmentation import Augment
 from foveal.data.checks import SKIPPED, level_of, to_skip
 from foveal.data.defaults import Defaults
-from foveal.data.images import ImageData, mix
+from foveal.data.images import ImageData
 from foveal.data.listing import Paths
 from foveal.data.names import imagenet_synsets, imagenet_words, unique
 from foveal.data.options import Augmentation, DataOptions
 from foveal.data.picture import UnreadableError, quiet, read_picture
 from foveal.data.pictures import PictureSplit
 from foveal.data.preparation import Preparation
+from foveal.data.samples import mix
 from foveal.data.shard_index import Shard, shard
 from foveal.errors import DataError
 

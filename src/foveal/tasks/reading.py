@@ -13,14 +13,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from foveal.data.images import Split
+from foveal.data.samples import Samples
 from foveal.errors import FovealError
 from foveal.tasks.stop import leave_to_parent
 
-Images = tuple[Tensor, Tensor]
 Wanted = tuple[int, int, list[int]]
 """Seed, epoch and indices of a batch."""
 MOST = 4
@@ -34,8 +32,8 @@ class Reader:
         self.workers = min(MOST, max(1, own)) if workers is None else workers
         self._loaders: dict[int, tuple[_Chosen, DataLoader[Any]]] = {}
 
-    def read(self, split: Split, seed: int, epoch: int, chosen: Sequence[list[int]]) -> Iterator[Images]:
-        """Images ``(n, channels, height, width)`` and labels ``(n,)`` of each list of indices, in order.
+    def read(self, split: Samples, seed: int, epoch: int, chosen: Sequence[list[int]]) -> Iterator[Any]:
+        """What ``Samples.batch`` gives for each list of indices, in order.
 
         Raises:
             FovealError: what a worker met.
@@ -54,7 +52,7 @@ class Reader:
                 raise read
             yield read
 
-    def _start(self, split: Split) -> tuple[_Chosen, DataLoader[Any]]:
+    def _start(self, split: Samples) -> tuple[_Chosen, DataLoader[Any]]:
         sampler = _Chosen()
         loader: DataLoader[Any] = DataLoader(
             _Batches(split),
@@ -97,10 +95,10 @@ class _Chosen:
 class _Batches(Dataset[Any]):
     """A split by whole batches. An error a user can cause is handed over as it is, without the worker's trace."""
 
-    def __init__(self, split: Split) -> None:
+    def __init__(self, split: Samples) -> None:
         self.split = split
 
-    def __getitem__(self, wanted: Wanted) -> Images | FovealError:
+    def __getitem__(self, wanted: Wanted) -> Any:
         seed, epoch, indices = wanted
         if (self.split.seed, self.split.epoch) != (seed, epoch):
             self.split.at(seed, epoch)

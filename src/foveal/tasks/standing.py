@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from foveal.data.images import mix
+from foveal.data.samples import mix
 from foveal.errors import OptionError
 from foveal.tasks import checkpoint, distributed, wrapping
 from foveal.tasks.agreement import by_main
