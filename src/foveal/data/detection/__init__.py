@@ -1,0 +1,1 @@
+"""Detection data: COCO's layout on disk, and scenes made in it."""
