@@ -280,3 +280,17 @@ def test_windows_are_those_of_the_authors_wherever_they_fit():
 def test_a_gray_pair_runs_where_the_model_is_made_for_it():
     images = [x[:, :1] for x in pair(16, 32)]
     assert tiny(in_chans=1).eval()(*images).shape == (2, 16, 32)
+
+
+@pytest.mark.parametrize("trunk", ["stacked", "basic"])
+def test_a_narrow_network_is_the_same_with_fewer_channels_everywhere(trunk):
+    with torch.device("meta"):
+        whole, narrow = psmnet(trunk, attention="nonlocal"), psmnet(trunk, attention="nonlocal", width=8)
+    shapes = narrow.state_dict()
+    for key, value in whole.state_dict().items():
+        kept = key.startswith("attentions.") or value.dim() == 0
+        ratios = {a / b for a, b in zip(value.shape[:2], shapes[key].shape[:2], strict=True) if a not in (1, 3)}
+        assert kept or ratios == {4.0}, key
+    model, images = tiny(trunk, width=8, attention="efficient", key_channels=8), pair(16, 32)
+    sum(x.square().mean() for x in model(*images)).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

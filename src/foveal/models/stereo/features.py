@@ -48,25 +48,27 @@ class WindowPool(nn.AvgPool2d):
 
 
 class Features(nn.Module):
-    """``(batch, in_chans, rows, columns)`` to ``(batch, 32, rows / 4, columns / 4)``.
+    """``(batch, in_chans, rows, columns)`` to ``(batch, width, rows / 4, columns / 4)``.
 
     Args:
         in_chans: channels of the image.
+        width: channels of the result; those before it have one, two or four times as many.
         align_corners: how the pools' means become maps again.
     """
 
-    def __init__(self, in_chans: int = 3, *, align_corners: bool = True) -> None:
+    def __init__(self, in_chans: int = 3, width: int = 32, *, align_corners: bool = True) -> None:
         super().__init__()
         self.align_corners = align_corners
-        convs = (conv_norm(in_chans, 32, 3, stride=2, padding=1), *(conv_norm(32, 32, 3, padding=1) for _ in "12"))
+        first = conv_norm(in_chans, width, 3, stride=2, padding=1)
+        convs = (first, *(conv_norm(width, width, 3, padding=1) for _ in "12"))
         self.firstconv = nn.Sequential(*(part for conv in convs for part in (conv, nn.ReLU(inplace=True))))
-        self.layer1 = _blocks(32, 32, 3)
-        self.layer2 = _blocks(32, 64, 16, stride=2)
-        self.layer3 = _blocks(64, 128, 3)
-        self.layer4 = _blocks(128, 128, 3, dilation=2)
-        self.branch1, self.branch2, self.branch3, self.branch4 = (_branch(window) for window in POOLS)
-        joined = conv_norm(320, 128, 3, padding=1)
-        self.lastconv = nn.Sequential(joined, nn.ReLU(inplace=True), nn.Conv2d(128, 32, 1, bias=False))
+        self.layer1 = _blocks(width, width, 3)
+        self.layer2 = _blocks(width, 2 * width, 16, stride=2)
+        self.layer3 = _blocks(2 * width, 4 * width, 3)
+        self.layer4 = _blocks(4 * width, 4 * width, 3, dilation=2)
+        self.branch1, self.branch2, self.branch3, self.branch4 = (_branch(width, window) for window in POOLS)
+        joined = conv_norm((2 + 4 + len(POOLS)) * width, 4 * width, 3, padding=1)
+        self.lastconv = nn.Sequential(joined, nn.ReLU(inplace=True), nn.Conv2d(4 * width, width, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         raw = self.layer2(self.layer1(self.firstconv(x)))
@@ -85,5 +87,5 @@ def _blocks(channels: int, out: int, count: int, *, stride: int = 1, dilation: i
     return nn.Sequential(first, *(Block(out, out, dilation=dilation) for _ in range(count - 1)))
 
 
-def _branch(window: int) -> nn.Sequential:
-    return nn.Sequential(WindowPool(window), conv_norm(128, 32, 1), nn.ReLU(inplace=True))
+def _branch(width: int, window: int) -> nn.Sequential:
+    return nn.Sequential(WindowPool(window), conv_norm(4 * width, width, 1), nn.ReLU(inplace=True))

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from foveal.models.stereo.volume import VolumeConv
 
-WIDTH = 32
-
 
 def conv_norm(channels: int, out: int, *, stride: int = 1) -> nn.Sequential:
     """A 3x3x3 convolution without bias, and its norm."""
@@ -22,9 +20,9 @@ def conv_norm(channels: int, out: int, *, stride: int = 1) -> nn.Sequential:
 class Entry(nn.Sequential):
     """Two convolutions with norm and ReLU behind the cost volume of two maps."""
 
-    def __init__(self) -> None:
-        first = nn.Sequential(VolumeConv(WIDTH, WIDTH), nn.BatchNorm3d(WIDTH))
-        super().__init__(first, nn.ReLU(inplace=True), conv_norm(WIDTH, WIDTH), nn.ReLU(inplace=True))
+    def __init__(self, width: int) -> None:
+        first = nn.Sequential(VolumeConv(width, width), nn.BatchNorm3d(width))
+        super().__init__(first, nn.ReLU(inplace=True), conv_norm(width, width), nn.ReLU(inplace=True))
 
     def forward(self, left: Tensor, right: Tensor, disparities: int) -> Tensor:  # type: ignore[override]
         first, *others = self.children()
@@ -35,29 +33,29 @@ class Entry(nn.Sequential):
         return x
 
 
-def pair() -> nn.Sequential:
+def pair(width: int) -> nn.Sequential:
     """Two convolutions, a ReLU between them; the addition is the caller's, and no ReLU follows it."""
-    return nn.Sequential(conv_norm(WIDTH, WIDTH), nn.ReLU(inplace=True), conv_norm(WIDTH, WIDTH))
+    return nn.Sequential(conv_norm(width, width), nn.ReLU(inplace=True), conv_norm(width, width))
 
 
-def classifier() -> nn.Sequential:
+def classifier(width: int) -> nn.Sequential:
     """To one score a disparity and pixel of the small map."""
-    last = nn.Conv3d(WIDTH, 1, 3, padding=1, bias=False)
-    return nn.Sequential(conv_norm(WIDTH, WIDTH), nn.ReLU(inplace=True), last)
+    last = nn.Conv3d(width, 1, 3, padding=1, bias=False)
+    return nn.Sequential(conv_norm(width, width), nn.ReLU(inplace=True), last)
 
 
 class Hourglass(nn.Module):
     """Down to a quarter and up again; gives its result and what it had at half the size on either way."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        wide = 2 * WIDTH
-        self.conv1 = nn.Sequential(conv_norm(WIDTH, wide, stride=2), nn.ReLU(inplace=True))
+        wide = 2 * width
+        self.conv1 = nn.Sequential(conv_norm(width, wide, stride=2), nn.ReLU(inplace=True))
         self.conv2 = conv_norm(wide, wide)
         self.conv3 = nn.Sequential(conv_norm(wide, wide, stride=2), nn.ReLU(inplace=True))
         self.conv4 = nn.Sequential(conv_norm(wide, wide), nn.ReLU(inplace=True))
         self.conv5 = _up(wide, wide)
-        self.conv6 = _up(wide, WIDTH)
+        self.conv6 = _up(wide, width)
 
     def forward(self, x: Tensor, down: Tensor | None, up: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """``down`` is added on the way up instead of the own one, ``up`` on the way down; both from hourglasses before.

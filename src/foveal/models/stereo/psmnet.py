@@ -37,6 +37,7 @@ class PSMNet(nn.Module):
         trunk: ``"stacked"`` hourglasses with three classifiers, or ``"basic"`` with one.
         max_disparity: pixels, a multiple of 16; disparities lie between 0 and one less.
         in_chans: channels of an image.
+        width: channels of the features and of the volume behind its first convolution; all others are multiples.
         align_corners: of all resizing; True for the released weights.
         attention: ``"efficient"``, ``"nonlocal"`` or ``"none"``, or a layer's ``like(...)``.
         sites: what attention follows, of ``dres1`` to ``dres4``.
@@ -49,6 +50,7 @@ class PSMNet(nn.Module):
         *,
         max_disparity: int = 192,
         in_chans: int = 3,
+        width: int = 32,
         align_corners: bool = True,
         attention: str | Build = "none",
         sites: Sequence[str] = ("dres1",),
@@ -56,25 +58,26 @@ class PSMNet(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("psmnet", "trunk", trunk, ("stacked", "basic"))
-        check_sizes("psmnet", max_disparity=max_disparity, in_chans=in_chans, key_channels=key_channels)
+        sizes = {"max_disparity": max_disparity, "in_chans": in_chans, "width": width, "key_channels": key_channels}
+        check_sizes("psmnet", **sizes)
         if max_disparity % MULTIPLE:
             near = max(MULTIPLE, math.ceil(max_disparity / MULTIPLE) * MULTIPLE)
             raise OptionError(f"psmnet: max_disparity must be a multiple of 16, got {max_disparity}. Use {near}.")
         self.trunk, self.max_disparity, self.align_corners = trunk, max_disparity, align_corners
         self.in_chans = in_chans
         self.default_cfg = {"architecture": f"psmnet ({trunk})", "classifier": ()}
-        self.feature_extraction = Features(in_chans, align_corners=align_corners)
-        self.dres0 = Entry()
-        self.dres1 = pair()
+        self.feature_extraction = Features(in_chans, width, align_corners=align_corners)
+        self.dres0 = Entry(width)
+        self.dres1 = pair(width)
         make = Hourglass if trunk == "stacked" else pair
-        self.dres2, self.dres3, self.dres4 = make(), make(), make()
+        self.dres2, self.dres3, self.dres4 = (make(width) for _ in "234")
         if trunk == "stacked":
-            self.classif1, self.classif2, self.classif3 = classifier(), classifier(), classifier()
+            self.classif1, self.classif2, self.classif3 = (classifier(width) for _ in "123")
         else:
-            self.classify = classifier()
+            self.classify = classifier(width)
         self.apply(_start)
         # Made last: attention starts by its own rules.
-        self.attentions = attentions(self, attention, sites, key_channels)
+        self.attentions = attentions(self, attention, sites, key_channels, width)
         cast(Any, self).register_load_state_dict_pre_hook(_load_authors)
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor | tuple[Tensor, ...]:
