@@ -41,13 +41,13 @@ def test_a_digit_has_the_class_of_its_source():
 def test_every_split_has_a_scene_without_digits_and_one_with_a_crowd_of_one_class():
     for split, count in scenes.COUNTS.items():
         empty = scene(scenes.EMPTY_EVERY - 1, split)
-        assert scenes.EMPTY_EVERY <= count and len(empty.labels) == 0 == len(empty.masks)
+        assert count >= scenes.EMPTY_EVERY and len(empty.labels) == 0 == len(empty.masks)
         assert scene(CROWD, split).crowd.tolist()[0] and scene(CROWD, split).crowd.sum() == 1
         assert not scene(CROWD + 1, split).crowd.any()
 
 
 def test_training_and_validation_share_no_digit_and_no_part_of_a_photograph():
     train, val = ({glyph.tobytes() for glyph in scenes._digits(side)[0]} for side in ("train", "val"))
-    assert (len(train), len(val)) == (1440, 357)
+    assert len(train | val) == 1797 and len(val) > 300
     assert not train & val
     assert scenes.COLUMNS["train"][1] <= scenes.COLUMNS["val"][0]
