@@ -13,6 +13,7 @@ from foveal.errors import OptionError, ShapeError
 from foveal.models import eanet
 from foveal.models.backbones import load_weights_, read_weights
 from foveal.models.catalog import CATALOG
+from foveal.models.segmentation.attention import ATTENTIONS
 
 BLOCK = 591_360
 
@@ -61,8 +62,11 @@ GRIDS = {
 }
 
 
+NARROW = {"channels": (8, 16, 32, 64), "width": 32}
+
+
 def reference(state, x, classes, output_stride):
-    """The authors' network in evaluation."""
+    """The authors' network in evaluation, with an eighth of the channels in its stages and a sixteenth in its head."""
     size = x.shape[2:]
     for number, out, stride in ((0, 64, 2), (3, 64, 1), (6, 128, 1)):
         x = state.conv(f"extractor.0.{number}", x, out, 3, stride=stride, padding=1)
@@ -71,14 +75,14 @@ def reference(state, x, classes, output_stride):
     for stage, (stride, dilations) in enumerate(GRIDS[output_stride]):
         for block, dilation in enumerate(dilations):
             name = f"extractor.{stage + 4}.{block}"
-            x = state.bottleneck(name, x, 64 * 2**stage, stride if block == 0 else 1, dilation)
-    x = state.norm("fc0.bn", state.conv("fc0.conv", x, 512, 3, padding=1)).relu()
-    q = state.conv("linu.conv1", x, 512, 1, bias=True).flatten(2)
+            x = state.bottleneck(name, x, 8 * 2**stage, stride if block == 0 else 1, dilation)
+    x = state.norm("fc0.bn", state.conv("fc0.conv", x, 32, 3, padding=1)).relu()
+    q = state.conv("linu.conv1", x, 32, 1, bias=True).flatten(2)
     weights = state.conv("linu.linear_0", q, 64, 1).softmax(2)
     weights = weights / (1e-9 + weights.sum(1, keepdim=True))
-    y = state.conv("linu.linear_1", weights, 512, 1).view_as(x)
-    x = (state.norm("linu.conv2.1", state.conv("linu.conv2.0", y, 512, 1)) + x).relu()
-    x = state.norm("fc1.0.bn", state.conv("fc1.0.conv", x, 256, 3, padding=1)).relu()
+    y = state.conv("linu.linear_1", weights, 32, 1).view_as(x)
+    x = (state.norm("linu.conv2.1", state.conv("linu.conv2.0", y, 32, 1)) + x).relu()
+    x = state.norm("fc1.0.bn", state.conv("fc1.0.conv", x, 16, 3, padding=1)).relu()
     return F.interpolate(state.conv("fc2", x, classes, 1, bias=True), size=size, mode="bilinear", align_corners=True)
 
 
@@ -124,23 +128,25 @@ def test_what_the_authors_training_saved_loads_and_gives_what_their_network_give
     state, x = Made(), image(25, 17)
     wanted = reference(state, x, 5, 8)
     torch.save({"net": dict(state), "step": 45000}, tmp_path / "final.pth")
-    read, model = read_weights(tmp_path / "final.pth"), empty(num_classes=5)
+    read, model = read_weights(tmp_path / "final.pth"), empty(num_classes=5, **NARROW)
     assert load_weights_(model, read, "final.pth") == []
     torch.testing.assert_close(model(x), wanted, rtol=1e-3, atol=1e-3)
-    assert load_weights_(empty(num_classes=3), read, "final.pth") == ["fc2.weight", "fc2.bias"]
-    told = empty(num_classes=5).load_state_dict({f"module.{key}": value for key, value in state.items()}, strict=False)
+    assert load_weights_(empty(num_classes=3, **NARROW), read, "final.pth") == ["fc2.weight", "fc2.bias"]
+    told = empty(num_classes=5, **NARROW).load_state_dict(
+        {f"module.{key}": value for key, value in state.items()}, strict=False
+    )
     assert not told.unexpected_keys and all(key.endswith("num_batches_tracked") for key in told.missing_keys)
 
 
 def test_memories_start_equal_and_part_in_training_and_the_rest_starts_by_the_authors_rules():
     torch.manual_seed(0)
-    model = eanet()
+    model = eanet(channels=(32, 64, 128, 256))
     unit = model.attention
     assert torch.equal(unit.memory_key, unit.memory_value) and unit.memory_key is not unit.memory_value
     for weight in (unit.memory_key, unit.query.weight, unit.output.weight):
-        assert float(weight.std()) == pytest.approx(math.sqrt(2 / 512), rel=0.02)
+        assert float(weight.detach().std()) == pytest.approx(math.sqrt(2 / 512), rel=0.02)
     conv = model.backbone.layer4[2].conv2.weight
-    assert float(conv.std()) == pytest.approx(math.sqrt(2 / (9 * 512)), rel=0.02)
+    assert float(conv.detach().std()) == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.02)
     assert all(bool((block.bn3.weight == 1).all()) for block in model.backbone.layer4)
     model(image(17, 17, batch=2)).square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -180,7 +186,7 @@ def test_weights_of_the_plain_network_fit_the_backbone_with_torchvisions_stem():
 
 def test_under_autocast_scores_are_finite_and_a_state_dict_goes_round():
     torch.manual_seed(0)
-    one, two, x = eanet(num_classes=4).eval(), empty(num_classes=4), image(17, 25)
+    one, two, x = eanet(num_classes=4, **NARROW).eval(), empty(num_classes=4, **NARROW), image(17, 25)
     two.load_state_dict(one.state_dict())
     with torch.no_grad():
         assert torch.equal(one(x), two(x))
@@ -189,20 +195,51 @@ def test_under_autocast_scores_are_finite_and_a_state_dict_goes_round():
 
 
 def test_what_a_user_gets_wrong_is_said_in_a_sentence():
-    with pytest.raises(OptionError, match="^eanet: depth must be 50, 101 or 152, got 18"):
-        eanet(18)
-    with pytest.raises(OptionError, match="^eanet: output_stride must be 8 or 16, got 32"):
+    with pytest.raises(OptionError, match="^eanet: depth must be one of 10, 18, 34, 50, 101, 152, got 26"):
+        eanet(26)
+    with pytest.raises(OptionError, match="^eanet: output_stride must be 8 or 16 with the deep stem, got 32"):
         eanet(output_stride=32)
+    with pytest.raises(OptionError, match="^eanet: output_stride must be 4 or 8 with the small stem, got 16"):
+        eanet(18, output_stride=16, stem="small")
+    with pytest.raises(OptionError, match="^eanet: channels must be four numbers"):
+        eanet(18, channels=(8, 16))
+    with pytest.raises(OptionError, match="^eanet: attention_options are of a mechanism that is named"):
+        eanet(10, attention="none", attention_options={"slots": 3})
     with pytest.raises(OptionError, match="stem"):
         eanet(stem="shallow")
     with torch.device("meta"):
         model = eanet()
-        with pytest.raises(OptionError, match="^eanet: attention must be 'external', 'none'"):
+        with pytest.raises(OptionError, match="^eanet: attention must be 'none', one of 'external'"):
             eanet(attention="self")
         with pytest.raises(ShapeError, match=r"^EANet: images must be \(batch, 3, rows, columns\), got \(1, 1, 9, 9\)"):
             model(torch.empty(1, 1, 9, 9))
         with pytest.raises(ShapeError, match="^EANet: training needs more than one position for its norms"):
             model(torch.empty(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(("depth", "stem", "stride"), [(10, "small", 4), (18, "small", 8), (34, "torchvision", 8)])
+def test_small_networks_of_plain_blocks_have_the_stride_and_the_multi_grid(depth, stem, stride):
+    model = eanet(depth, num_classes=3, channels=(4, 8, 8, 16), width=8, stem=stem, output_stride=stride)
+    x = image(2 * stride * 8 + 1, stride * 8 + 1)
+    assert model.backbone.forward_features(x).shape == (1, 16, 17, 9)
+    assert model(x).shape == (1, 3, *x.shape[2:])
+    first = model.backbone.layer4[0].conv2.dilation[0]
+    grids = [[conv.dilation[0] for conv in (block.conv1, block.conv2)] for block in list(model.backbone.layer4)[1:]]
+    assert grids == [[first * grid] * 2 for grid in (2, 4)][: len(grids)]
+
+
+@pytest.mark.parametrize("attention", ["none", *ATTENTIONS])
+def test_all_but_the_attention_starts_with_the_same_weights_whatever_the_mechanism(attention):
+    def made(name):
+        torch.manual_seed(3)
+        return eanet(10, num_classes=3, channels=(4, 4, 8, 8), width=12, stem="small", output_stride=4, attention=name)
+
+    model, plain = made(attention), made("external").state_dict()
+    rest = {key: value for key, value in model.state_dict().items() if not key.startswith("attention.")}
+    assert all(torch.equal(value, plain[key]) for key, value in rest.items())
+    assert {key for key in plain if not key.startswith("attention.")} == set(rest)
+    model(image(17, 21, batch=2)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_dense_models_are_no_classifiers_of_timm():

@@ -3,27 +3,24 @@
 Paper: Guo et al., Beyond Self-attention: External Attention using Two Linear Layers (2021), its network for
 segmentation. Layout and start values are those of the authors' PyTorch code; its state dicts load. Departures: the two
 memories start equal and are independent from then on, as they are in the authors' code on a GPU (on a CPU theirs share
-storage until the model is moved); channels of the image, norm and attention are arguments.
+storage until the model is moved); channels of the image, norm, attention and all widths are arguments.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveal.errors import OptionError, ShapeError
-from foveal.graft.site import Site
+from foveal.errors import ShapeError
 from foveal.layers.base import check_sizes
-from foveal.layers.external import ExternalAttention
+from foveal.models.segmentation.attention import Build, attention_of
 from foveal.models.segmentation.keys import own_keys
-from foveal.models.segmentation.trunk import Norm, Stem, trunk
+from foveal.models.segmentation.trunk import CHANNELS, Norm, Stem, trunk
 
-Build = Callable[[Site], nn.Module]
-WIDTH, NARROW = 512, 256
+WIDTH = 512
 
 
 class ConvNorm(nn.Module):
@@ -42,15 +39,20 @@ class EANet(nn.Module):
     """Images ``(batch, in_chans, rows, columns)`` of any size to scores ``(batch, num_classes, rows, columns)``.
 
     Args:
-        depth: of the residual network: 50, 101 or 152.
+        depth: of the residual network: 50, 101 or 152 as the authors', 10, 18 or 34.
         num_classes: 21 for Pascal VOC, 150 for ADE20K, 19 for Cityscapes.
         in_chans: channels of the image.
-        output_stride: 8, the paper's main setting, or 16.
-        stem: ``"deep"`` as in the authors' code, or ``"torchvision"`` whose pretrained weights fit ``backbone``.
+        output_stride: 8, the paper's main setting, or 16; 4 or 8 with the small stem.
+        stem: ``"deep"`` as in the authors' code, ``"torchvision"`` whose pretrained weights fit ``backbone``, or
+            ``"small"``, one convolution of stride 2, for small images.
         norm: makes the norm of a number of channels; the authors synchronise theirs: ``nn.SyncBatchNorm``.
-        attention: ``"external"``, ``"none"``, or a layer's ``like(...)``, which gets 512 channels.
+        attention: ``"external"``, ``"none"``, another mechanism's name (see ``ATTENTIONS``), or a layer's
+            ``like(...)``, which gets ``width`` channels.
+        attention_options: further arguments of the named layer.
         slots: rows of the memories.
         drop_rate: share of channels left out before the classifier.
+        channels: of the stages of the residual network.
+        width: channels in the head, half of them before the classifier.
     """
 
     def __init__(
@@ -63,18 +65,27 @@ class EANet(nn.Module):
         stem: Stem = "deep",
         norm: Norm = nn.BatchNorm2d,
         attention: str | Build = "external",
+        attention_options: Mapping[str, Any] | None = None,
         slots: int = 64,
         drop_rate: float = 0.1,
+        channels: Sequence[int] = CHANNELS,
+        width: int = WIDTH,
     ) -> None:
         super().__init__()
-        check_sizes("eanet", num_classes=num_classes, in_chans=in_chans, slots=slots)
+        check_sizes("eanet", num_classes=num_classes, in_chans=in_chans, slots=slots, width=width)
         self.in_chans, self.num_classes, self.output_stride = in_chans, num_classes, output_stride
         self.default_cfg = {"architecture": f"eanet ({depth})", "classifier": "fc2"}
-        self.backbone = trunk(depth, output_stride=output_stride, stem=stem, in_chans=in_chans, norm=norm)
-        self.fc0 = ConvNorm(2048, WIDTH, norm)
-        self.attention = _attention(attention, slots, norm, self.fc0)
-        self.fc1 = nn.Sequential(ConvNorm(WIDTH, NARROW, norm), nn.Dropout2d(drop_rate))
-        self.fc2 = nn.Conv2d(NARROW, num_classes, 1)
+        sizes: dict[str, Any] = {"output_stride": output_stride, "in_chans": in_chans, "channels": channels}
+        self.backbone = trunk(depth, stem=stem, norm=norm, **sizes)
+        narrow = max(width // 2, 1)
+        self.fc0 = ConvNorm(self.backbone.num_features, width, norm)
+        self.attention: nn.Module = nn.Identity()
+        self.fc1 = nn.Sequential(ConvNorm(width, narrow, norm), nn.Dropout2d(drop_rate))
+        self.fc2 = nn.Conv2d(narrow, num_classes, 1)
+        # Last, so that all else starts with the same weights whatever stands here.
+        self.attention = attention_of(
+            attention, width, slots=slots, norm=norm, before=self.fc0, options=attention_options or {}
+        )
         cast(Any, self).register_load_state_dict_pre_hook(_load_authors)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,31 +111,13 @@ class EANet(nn.Module):
 
 
 def eanet(depth: int = 50, **options: Any) -> EANet:
-    """EANet on ResNet-50, 101 or 152, with random weights.
+    """EANet on a residual network, with random weights.
 
     Args:
         depth: of the residual network; 34 846 933 parameters at 50 and 21 classes, 53 839 061 at 101.
         **options: see ``EANet``.
     """
     return EANet(depth, **options)
-
-
-def _attention(attention: str | Build, slots: int, norm: Norm, before: nn.Module) -> nn.Module:
-    if attention == "none":
-        return nn.Identity()
-    if callable(attention):
-        return attention(Site("attention", before, WIDTH, WIDTH, stride=1, dims=2))
-    if attention != "external":
-        raise OptionError(
-            f"eanet: attention must be 'external', 'none' or what makes a layer for a site, got {attention!r}. Pass "
-            "foveal.EfficientAttention.like(), say."
-        )
-    unit = ExternalAttention(WIDTH, slots=slots, memories="tied_start")
-    for projection in (unit.query, unit.output):
-        nn.init.normal_(projection.weight, std=math.sqrt(2 / WIDTH))
-    if norm is not nn.BatchNorm2d:
-        unit.norm = norm(WIDTH)
-    return unit
 
 
 def _load_authors(model: EANet, state: dict[str, Any], prefix: str, *_: Any) -> None:
