@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,15 +32,19 @@ class UnreadableError(ValueError):
     """Why a file is no image that can be read."""
 
 
-def read_picture(source: Path | bytes) -> Image:
-    """A file, or the bytes of one, as 8-bit RGB, upright, the first frame of several, what is transparent on white.
+def read_picture(source: Path | bytes, *, upright: bool = True) -> Image:
+    """A file, or the bytes of one, as 8-bit RGB, the first frame of several, what is transparent on white.
+
+    Args:
+        source: a file or its bytes.
+        upright: turned as the camera was held, and not as it is stored.
 
     Raises:
         UnreadableError: it is empty, truncated, no image, or has too many pixels.
         DataError: the file cannot be opened, whatever is in it.
     """
     with quiet():
-        return _guarded(source, rgb)
+        return guarded(source, partial(rgb, upright=upright))
 
 
 def check_picture(source: Path | bytes, *, whole: bool) -> None:
@@ -50,7 +55,7 @@ def check_picture(source: Path | bytes, *, whole: bool) -> None:
         whole: read to the end, in less detail where the format allows; otherwise that only where the beginning is no
             image of a known format, or the mark that ends an image of this format is not at the end.
     """
-    _guarded(source, _skim if whole or not _ends(source) else _known)
+    guarded(source, _skim if whole or not _ends(source) else _known)
 
 
 @contextmanager
@@ -74,7 +79,8 @@ def quiet() -> Iterator[None]:
 _QUIET, _inside, _before = threading.Lock(), list[None](), ExitStack()
 
 
-def _guarded(source: Path | bytes, use: Any) -> Any:
+def guarded(source: Path | bytes, use: Any) -> Any:
+    """What ``use`` makes of the opened image; whatever a decoder raises becomes one of the two errors above."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -85,7 +91,7 @@ def _guarded(source: Path | bytes, use: Any) -> Any:
             if width * height > MOST_PIXELS:
                 raise UnreadableError(f"{width}x{height} pixels are more than {MOST_PIXELS:,}")
             return use(image)
-    except UnreadableError:
+    except (UnreadableError, DataError):
         raise
     except UnidentifiedImageError as error:
         raise UnreadableError("no image format is recognised") from error
@@ -125,23 +131,23 @@ def _ends(source: Path | bytes) -> bool:
     return any(first.startswith(begin) and last.endswith(end) for begin, end in ENDS)
 
 
-def rgb(image: Any) -> Image:
+def rgb(image: Any, *, upright: bool = True) -> Image:
     """An opened image as 8-bit RGB, upright, the first frame of several, what is transparent on white."""
     from PIL import Image, ImageOps
 
-    if image.mode == "RGB" and "transparency" not in image.info and image.getexif().get(ORIENTATION, 1) == 1:
-        image.load()
+    image.load()
+    turned = upright and image.getexif().get(ORIENTATION, 1) != 1
+    if image.mode == "RGB" and "transparency" not in image.info and not turned:
         return image
 
-    image.load()
-    upright = ImageOps.exif_transpose(image)
-    mode: str = upright.mode
+    image = ImageOps.exif_transpose(image) if upright else image
+    mode: str = image.mode
     if mode.startswith("I") or mode == "F":
-        return Image.fromarray(_eight_bits(np.asarray(upright))).convert("RGB")
-    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
-        over = upright.convert("RGBA")
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        over = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
-    return upright.convert("RGB")
+    return image.convert("RGB")
 
 
 def _eight_bits(values: Any) -> Any:
