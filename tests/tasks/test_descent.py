@@ -84,18 +84,18 @@ def first_weights():
     return [p.detach().clone() for p in nn.Linear(5, 3).parameters()]
 
 
-@pytest.mark.parametrize("warmup", [False, True])
-def test_an_average_is_the_recursion_of_its_definition(warmup):
+@pytest.mark.parametrize(("warmup", "start"), [(False, 0), (True, 0), (False, 7)])
+def test_an_average_is_the_recursion_of_its_definition(warmup, start):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    average = Average(model, 0.9, warmup)
+    average = Average(model, 0.9, warmup, start)
     kept = {k: v.clone() for k, v in model.state_dict().items()}
     for step in range(1, 30):
         with torch.no_grad():
             model[0].weight.add_(torch.randn(2, 2))
         model(torch.randn(5, 2))
-        average.update(model, step)
-        decay = 0.0 if step == 1 else min(0.9, 1 - step ** (-2 / 3)) if warmup else 0.9
+        average.update(model)
+        decay = 0.0 if step <= max(start, 1) else min(0.9, 1 - step ** (-2 / 3)) if warmup else 0.9
         for key, value in model.state_dict().items():
             kept[key] = kept[key] * decay + value * (1 - decay) if value.is_floating_point() else value.clone()
     for key, value in average.module.state_dict().items():

@@ -12,11 +12,16 @@ class Average:
     """The average of one model.
 
     ``decay`` is the share of the average that a step keeps. With ``warmup`` it grows from 0 as ``1 - n ** (-2/3)`` up
-    to that, n the number of the step; without, it is ``decay`` from the second step on.
+    to that, n the number of the step; without, it is ``decay`` from the second step on. Up to step ``start`` the
+    average is the weights themselves. Steps are those of this model, which need not learn in each of a run.
     """
 
-    def __init__(self, model: nn.Module, decay: float, warmup: bool) -> None:
+    def __init__(self, model: nn.Module, decay: float, warmup: bool, start: int = 0) -> None:
         from timm.utils.model_ema import ModelEmaV3
+
+        self.start = start
+        self.updates = 0
+        """Steps that were taken in."""
 
         self._kept: Any = ModelEmaV3(model, decay=decay, use_warmup=warmup)
         self._kept.module.requires_grad_(False)
@@ -29,19 +34,20 @@ class Average:
         return kept
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after optimiser step number ``step``, from 1 on.
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights after one more step.
 
         ``model`` must be the same, and keep its tensors, from the first update on: they are looked up once, where
         timm's own update makes both state dicts at every step. Those of sharded models are looked up every time.
         """
+        self.updates += 1
         pairs = self._pairs
         if not pairs:
             own, theirs = self.module.state_dict(), model.state_dict()
             pairs = [(own[name], theirs[name]) for name in own]
             # A sharded parameter may get another storage when its module first runs.
             self._pairs = pairs if all(type(mine) is Tensor for mine in own.values()) else []
-        share = 1.0 - self._kept.get_decay(step)
+        share = 1.0 if self.updates <= self.start else 1.0 - self._kept.get_decay(self.updates)
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
         # Parameters that are sharded and buffers that are not cannot be taken in one call.
         for alike in ([p for p in floats if type(p[0]) is Tensor], [p for p in floats if type(p[0]) is not Tensor]):

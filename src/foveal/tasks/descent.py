@@ -33,7 +33,9 @@ class Descent:
         self.bare = {name: wrapping.synchronised(model.to(self.device), plan) for name, model in task.models.items()}
         self.averages: dict[str, Average] = {}
         if plan.ema is not None:
-            self.averages = {name: Average(model, plan.ema, plan.ema_warmup) for name, model in self.bare.items()}
+            self.averages = {
+                name: Average(self.bare[name], plan.ema, plan.ema_warmup, plan.ema_start) for name in task.averaged()
+            }
         self._weigh(saved)
         self.wrapped = dict(self.bare)
         if plan.shard:
@@ -89,7 +91,8 @@ class Descent:
             parts = [send_to_device(part, self.device, non_blocking=True) for part in parts]
         written: dict[str, Tensor] = {}
         self.skipped = False
-        for turn in self.task.turns(done):
+        turns = self.task.turns(done)
+        for turn in turns:
             told = self._gradients(parts, turn)
             self.clock.begin("optimizer")
             self._descend(turn)
@@ -98,7 +101,8 @@ class Descent:
         if self.averages:
             self.clock.begin("average")
             for name, average in self.averages.items():
-                average.update(self.bare[name], done + 1)
+                if name in turns:
+                    average.update(self.bare[name])
         return written
 
     def _set_rates(self, factor: float) -> None:
@@ -151,7 +155,12 @@ class Descent:
             name: wrapping.whole_optimizer_state(self.bare[name], made, self.plan)
             for name, made in self.optimizers.items()
         }
-        return {"optimizers": inner, "scaler": None if self.scaler is None else self.scaler.state_dict()}
+        return {
+            "optimizers": inner,
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "averaged": {name: average.updates for name, average in self.averages.items()},
+            "task": self.task.state(),
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go back to where ``state`` was."""
@@ -159,3 +168,6 @@ class Descent:
             wrapping.load_optimizer_state(self.bare[name], made, state["optimizers"][name], self.plan)
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
+        for name, average in self.averages.items():
+            average.updates = state["averaged"][name]
+        self.task.load_state(state["task"])

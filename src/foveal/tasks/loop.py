@@ -23,7 +23,7 @@ from foveal.tasks.diverged import divergence
 from foveal.tasks.generators import seed_all
 from foveal.tasks.losses import Losses
 from foveal.tasks.plan import Plan
-from foveal.tasks.run_folder import append_metrics, note
+from foveal.tasks.run_folder import append_metrics, note, write_pictures
 from foveal.tasks.scalars import Scalars
 from foveal.tasks.standing import begin, process_seed, read, write, write_best
 from foveal.tasks.stop import stop_asked
@@ -61,6 +61,8 @@ def fit(
     sitting = _Sitting(task, plan, folder, watch, clock or NoClock())
     try:
         with stop_asked(patient=distributed.world() > 1) as stop:
+            if task.measured_at_start:
+                sitting.measure_start()
             while sitting.at.epoch < plan.epochs:
                 sitting.steps(stop)
                 sitting.end_epoch(stop)
@@ -75,6 +77,7 @@ class _Sitting:
 
     def __init__(self, task: Task, plan: Plan, folder: Path, watch: Watch | None, clock: Clock) -> None:
         self.task, self.plan, self.folder, self.watch, self.clock = task, plan, folder, watch, clock
+        task.prepare()
         saved = by_main(lambda: read(folder))
         seed_all(plan.seed)
         self.descent = Descent(task, plan, clock, saved)
@@ -84,7 +87,7 @@ class _Sitting:
         # Metrics of an epoch are shown at its last step; a checkpoint of that step is from before they were measured.
         self.scalars = Scalars(folder, self.done + (self.at.step < task.steps_per_epoch))
         self.lookout = Lookout(plan, self.descent.device)
-        self.main, self.since = distributed.is_main(), time.monotonic()
+        self.main, self.since, self.fresh = distributed.is_main(), time.monotonic(), saved is None
 
     @property
     def done(self) -> int:
@@ -122,15 +125,30 @@ class _Sitting:
         if asked:
             raise KeyboardInterrupt(asked)
 
-    def end_epoch(self, stop: list[int]) -> None:
-        """Metrics, written down, and a checkpoint if one is due."""
-        at = self.at
+    def measure_start(self) -> None:
+        """Metrics of what nothing was learned by yet, written down as epoch 0."""
+        if self.fresh:
+            self._measure({}, 0)
+            self._count_time()
+            by_main(self._write_metrics)
+
+    def _measure(self, losses: Mapping[str, float], epoch: int) -> None:
+        """Metrics and pictures after so many epochs."""
         self.clock.begin("evaluate")
         self.descent.show()
         with self.descent.autocast():
-            at.metrics = self._finite(self._mean_losses() | self.task.evaluate())
+            self.at.metrics = self._finite({**losses, **self.task.evaluate()}, epoch)
+            pictures = self.task.pictures()
+        by_main(lambda: write_pictures(self.folder, epoch, pictures))
+        if self.plan.tensorboard and self.main:
+            self.scalars.show(self.done, pictures)
+
+    def end_epoch(self, stop: list[int]) -> None:
+        """Metrics, written down, and a checkpoint if one is due."""
+        at = self.at
+        self._measure(self._mean_losses(), at.epoch + 1)
         self.clock.begin("checkpoint")
-        at.epoch, at.step, self.losses = at.epoch + 1, 0, Losses({}, 0)
+        at.epoch, at.step, self.losses = at.epoch + 1, 0, Losses({}, {})
         self._count_time()
         by_main(self._write_metrics)
         self._keep_best()
@@ -144,9 +162,9 @@ class _Sitting:
             raise KeyboardInterrupt(asked)
 
     def _mean_losses(self) -> dict[str, float]:
-        sums = distributed.summed({**self.losses.sums, "": float(self.losses.counted)})
-        count = sums.pop("")
-        return {f"train_{name}": value / count for name, value in sums.items()}
+        sums = distributed.summed(self.losses.sums)
+        counted = distributed.summed({name: float(count) for name, count in self.losses.counted.items()})
+        return {f"train_{name}": value / counted[name] for name, value in sums.items()}
 
     def _write_metrics(self) -> None:
         line = {"epoch": self.at.epoch, "seconds": round(self.at.seconds, 3), **self.at.metrics}
@@ -155,12 +173,10 @@ class _Sitting:
             self.scalars.add(self.done, {f"epoch/{name}": value for name, value in self.at.metrics.items()})
             self.scalars.flush()
 
-    def _finite(self, metrics: Mapping[str, float]) -> dict[str, float]:
+    def _finite(self, metrics: Mapping[str, float], epoch: int) -> dict[str, float]:
         for name, value in metrics.items():
             if not math.isfinite(value):
-                raise DivergedError(
-                    f"fit: {name} became {value} after epoch {self.at.epoch + 1}. Use a smaller learning rate."
-                )
+                raise DivergedError(f"fit: {name} became {value} after epoch {epoch}. Use a smaller learning rate.")
         return dict(metrics)
 
     def _count_time(self) -> None:
@@ -182,8 +198,9 @@ class _Sitting:
         if name not in at.metrics:
             known = ", ".join(at.metrics)
             raise OptionError(f"fit: best names a metric, got {name!r}. Use one of {known}.")
-        if at.best is None or at.metrics[name] > at.best:
-            at.best = at.metrics[name]
+        value = at.metrics[name]
+        if at.best is None or (value < at.best if self.plan.least else value > at.best):
+            at.best = value
             write_best(self.folder, at, self.task.models, self.plan)
 
     def _save(self) -> None:

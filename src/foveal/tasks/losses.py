@@ -21,10 +21,10 @@ class Bad:
 
 
 class Losses:
-    """Sums over the steps of an epoch, and the newest values."""
+    """Sums over the steps of an epoch, how many steps are in each, and the newest values."""
 
-    def __init__(self, sums: Mapping[str, float], counted: int) -> None:
-        self.sums, self.counted = dict(sums), counted
+    def __init__(self, sums: Mapping[str, float], counted: Mapping[str, int]) -> None:
+        self.sums, self.counted = dict(sums), dict(counted)
         self.newest: dict[str, float] = {}
         self._unseen: list[tuple[int, dict[str, Tensor], bool]] = []
 
@@ -43,9 +43,10 @@ class Losses:
                 return Bad(bad, floats[bad], step)
             if bad is None:
                 self.newest = floats
-                self.counted += 1
+                # Not every model learns in every step.
                 for name, value in floats.items():
                     self.sums[name] = self.sums.get(name, 0.0) + value
+                    self.counted[name] = self.counted.get(name, 0) + 1
         return None
 
 

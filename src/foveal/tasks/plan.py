@@ -26,12 +26,16 @@ class Plan:
     """Decay of the moving average of weights and buffers, which is then what is evaluated and kept."""
     ema_warmup: bool = True
     """Whether the average forgets faster at the start, where its decay would still hold the first weights."""
+    ema_start: int = 0
+    """Steps of a model up to which its average is its weights."""
     compile: bool = False
     """torch.compile the models."""
     sync_norm: bool = False
     """Batch norms see the batches of all processes (CUDA)."""
     best: str | None = None
     """Metric whose largest value keeps a checkpoint as best."""
+    least: bool = False
+    """Whether it is the smallest value instead."""
     save_steps: int | None = None
     """Also a checkpoint after every so many steps."""
     shard: bool = False

@@ -119,6 +119,19 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     return [{**line, "epoch": int(line["epoch"])} for line in told]
 
 
+def write_pictures(folder: Path, epoch: int, pictures: Mapping[str, Any]) -> None:
+    """Write pictures ``(rows, columns, 3)`` of an epoch by name: ``samples/epoch-0001.png``, say; whole or not at all."""
+    for name, pixels in pictures.items():
+        from foveal.viz.overlay import png
+
+        path = folder / name / f"epoch-{epoch:04d}.png"
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            part = path.with_name(path.name + ".part")
+            part.write_bytes(png(pixels))
+            part.replace(path)
+
+
 def note(folder: Path, text: str) -> None:
     """Add a line to ``notes.txt``: what happened to a run that its reader should know."""
     with writing(folder / NOTES), open(folder / NOTES, "a", encoding="utf-8") as file:

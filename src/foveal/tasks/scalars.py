@@ -36,6 +36,28 @@ class Scalars:
         told = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=told)))
 
+    def show(self, step: int, pictures: Mapping[str, Any]) -> None:
+        """Write pictures ``(rows, columns, 3)`` of 8 bits."""
+        if not pictures:
+            return
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        from foveal.viz.overlay import png
+
+        if self._records is None:
+            self._open()
+        told = [
+            Summary.Value(
+                tag=name,
+                image=Summary.Image(
+                    height=pixels.shape[0], width=pixels.shape[1], colorspace=3, encoded_image_string=png(pixels)
+                ),
+            )
+            for name, pixels in pictures.items()
+        ]
+        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=told)))
+
     def flush(self) -> None:
         """Let readers see what was written."""
         if self._records is not None:

@@ -34,8 +34,8 @@ class Position:
     """The largest value of the metric that the plan calls best."""
     sums: dict[str, float] = field(default_factory=dict)
     """Of what this process's steps of the epoch wrote down."""
-    counted: int = 0
-    """Steps in these sums."""
+    counted: dict[str, int] = field(default_factory=dict)
+    """Steps in each of these sums."""
 
 
 def process_seed(seed: int) -> int:
@@ -60,7 +60,7 @@ def begin(folder: Path, saved: checkpoint.Saved | None, descent: Descent) -> Pos
         _check_numerics(folder, state["numerics"], descent)
         descent.load_state(state)
         at = _take_up(state)
-    by_main(lambda: keep_metrics(folder, at.epoch))
+    by_main(lambda: keep_metrics(folder, -1 if saved is None else at.epoch))
     return at
 
 
@@ -74,7 +74,9 @@ def _take_up(state: Mapping[str, Any]) -> Position:
     # Each gets the mean of the sums that there were, so that the mean over all is what it was.
     names = {name for process in processes for name in process["sums"]}
     at.sums = {name: sum(process["sums"].get(name, 0.0) for process in processes) / len(processes) for name in names}
-    at.counted = round(sum(process["counted"] for process in processes) / len(processes))
+    at.counted = {
+        name: round(sum(process["counted"].get(name, 0) for process in processes) / len(processes)) for name in names
+    }
     seed_all(mix(state["seed"], distributed.rank(), at.epoch, at.step))
     return at
 
@@ -83,7 +85,7 @@ def write(folder: Path, at: Position, descent: Descent) -> None:
     """Write a checkpoint. Every process must call; the main one writes."""
     mine = {"generators": generator_states(), "sums": at.sums, "counted": at.counted}
     state = {
-        "position": {**asdict(at), "sums": {}, "counted": 0},
+        "position": {**asdict(at), "sums": {}, "counted": {}},
         "seed": descent.plan.seed,
         "processes": distributed.gathered(mine),
         "numerics": numerics(descent),

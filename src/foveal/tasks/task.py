@@ -6,9 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+Picture = npt.NDArray[np.uint8]
+"""``(rows, columns, 3)``."""
 
 
 class Task(ABC):
@@ -20,6 +25,11 @@ class Task(ABC):
 
     models: dict[str, nn.Module]
     steps_per_epoch: int
+    measured_at_start = False
+    """Whether a run is evaluated before its first step too, as its epoch 0."""
+
+    def prepare(self) -> None:
+        """Make what the task needs beside its models and may take long; nothing that is random has begun."""
 
     @abstractmethod
     def build(self) -> None:
@@ -52,6 +62,10 @@ class Task(ABC):
         """Which models learn in this step."""
         return tuple(self.models)
 
+    def averaged(self) -> Sequence[str]:
+        """Which models have a moving average, where the plan wants one."""
+        return tuple(self.models)
+
     def schedule(self, epoch: float, epochs: int) -> float:
         """Factor on every learning rate after ``epoch`` of ``epochs``; a fraction within an epoch."""
         return 1.0
@@ -64,9 +78,16 @@ class Task(ABC):
         """What names the images of a step, kept beside a batch that diverged: their indices, say."""
         return {}
 
-    def pictures(self) -> list[dict[str, Any]]:
-        """Records to draw; see ``foveal.viz``."""
-        return []
+    def state(self) -> dict[str, Any]:
+        """What else a run must remember: plain values and tensors for its checkpoints."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Remember what ``state`` told; called after ``prepare`` and ``build``."""
+
+    def pictures(self) -> Mapping[str, Picture]:
+        """What to look at after each ``evaluate``, by name; each is written to a folder of that name in the run's."""
+        return {}
 
 
 def first_length(batch: Any) -> int:
