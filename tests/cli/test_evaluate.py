@@ -4,10 +4,10 @@ import csv
 import json
 
 import pytest
-from tests.tasks.trained_sample import digit_files, trained
 
 from foveal.cli import main
 from foveal.tasks.run_folder import read_metrics
+from tests.tasks.trained_sample import digit_files, trained
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 from PIL import Image
-from tests.tasks.trained_sample import digit_files, trained
 
 from foveal.cli import main
 from foveal.errors import OptionError
 from foveal.tasks.predict import found, predict
 from foveal.tasks.trained import open_run
+from tests.tasks.trained_sample import digit_files, trained
 
 
 @pytest.fixture(scope="module")

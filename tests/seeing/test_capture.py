@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from tests.contract.layers import CASES
 from torch import nn
 
 import foveal
 import foveal.models
 from foveal.errors import FovealError, NoMatchError, OptionError, ShapeError
+from tests.contract.layers import CASES
 
 IMAGE = torch.randn(2, 3, 40, 56)
 

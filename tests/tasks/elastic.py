@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import torch
+
 from tests.tasks.several import EPOCHS, STEPS, kept
 
 ROOT = Path(__file__).parents[2]

@@ -20,11 +20,11 @@ import timm.utils.model_ema  # noqa: F401  # here once, instead of in every atte
 import torch
 import torch._dynamo  # which the first optimiser imports
 from accelerate import Accelerator
-from tests.tasks.tiny import STEPS, Tiny, plan
 
 from foveal.tasks import checkpoint
 from foveal.tasks.loop import Plan, fit
 from foveal.tasks.task import weights_digest
+from tests.tasks.tiny import STEPS, Tiny, plan
 
 EPOCHS = 10
 ALL = {"accumulate": 2, "ema": 0.9, "clip": 0.5, "best": "size", "epochs": EPOCHS}

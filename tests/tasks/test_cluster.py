@@ -6,11 +6,11 @@ import sys
 import time
 
 import pytest
-from tests.tasks.tiny_jobs import EPOCHS, Jobs, Told
 
 from foveal.errors import BackendError, DataError, OptionError
 from foveal.tasks import cluster
 from foveal.tasks.jobs import Where, run_jobs
+from tests.tasks.tiny_jobs import EPOCHS, Jobs, Told
 
 AUTO = Where(cluster="auto")
 

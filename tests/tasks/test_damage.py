@@ -6,13 +6,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.tasks.tiny import Tiny, plan, train
 
 from foveal.errors import DataError, OptionError
 from foveal.tasks import checkpoint
 from foveal.tasks.loop import fit
 from foveal.tasks.run_folder import read_metrics
 from foveal.tasks.task import weights_digest
+from tests.tasks.tiny import Tiny, plan, train
 
 
 def cut(folder):

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tests.tasks.tiny import Tiny, plan
 from torch import nn
 
 from foveal.errors import OptionError
@@ -10,6 +9,7 @@ from foveal.tasks.averaging import Average
 from foveal.tasks.checkpoint import read, weights
 from foveal.tasks.loop import Plan, fit
 from foveal.tasks.task import Task, first_length
+from tests.tasks.tiny import Tiny, plan
 
 
 class Lines(Task):

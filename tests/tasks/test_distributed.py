@@ -7,12 +7,12 @@ import shutil
 
 import pytest
 import torch
-from tests.tasks.elastic import differing, ended, killed_once, launch
-from tests.tasks.several import EPOCHS, STEPS, kept, train
 
 from foveal.errors import OptionError
 from foveal.tasks import distributed
 from foveal.tasks.run_folder import NOTES
+from tests.tasks.elastic import differing, ended, killed_once, launch
+from tests.tasks.several import EPOCHS, STEPS, kept, train
 
 NAMES = ("plain", "rich", "split", "random", "split_random", "split_random:stopped", "rich:half")
 CLOSE = 1e-5

@@ -4,13 +4,13 @@ import errno
 
 import pytest
 import torch
-from tests.tasks.tiny import Tiny, plan
 
 from foveal.errors import DivergedError
 from foveal.tasks import checkpoint, diverged, run_folder
 from foveal.tasks.loop import fit
 from foveal.tasks.losses import Bad
 from foveal.tasks.task import Task
+from tests.tasks.tiny import Tiny, plan
 
 
 class Poisoned(Tiny):

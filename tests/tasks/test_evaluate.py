@@ -7,13 +7,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tests.tasks.trained_sample import digit_files, trained
 from torch import nn
 
 from foveal.errors import DataError, OptionError
 from foveal.tasks.evaluate import _Tally, data_of, evaluate, write_confusion
 from foveal.tasks.run_folder import read_metrics
 from foveal.tasks.trained import open_run
+from tests.tasks.trained_sample import digit_files, trained
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.tasks.killed import WAYS
-from tests.tasks.tiny import Tiny, plan
 
 from foveal.tasks import checkpoint
 from foveal.tasks.loop import fit
 from foveal.tasks.run_folder import read_metrics
 from foveal.tasks.task import weights_digest
+from tests.tasks.killed import WAYS
+from tests.tasks.tiny import Tiny, plan
 
 ROOT = Path(__file__).parents[2]
 ALONE = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

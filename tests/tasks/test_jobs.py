@@ -8,12 +8,12 @@ import time
 
 import pytest
 import torch
-from tests.tasks.tiny_jobs import EPOCHS, Jobs, Told
 
 from foveal.errors import FovealError, OptionError
 from foveal.tasks import jobs
 from foveal.tasks.jobs import Where, run_jobs
 from foveal.tasks.processes import _sendable
+from tests.tasks.tiny_jobs import EPOCHS, Jobs, Told
 
 INTERRUPTED = """
 import sys

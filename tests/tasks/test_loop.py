@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.tasks.tiny import STEPS, Tiny, train
 from torch import nn
 
 from foveal.errors import DivergedError
 from foveal.tasks.loop import Plan, fit
 from foveal.tasks.run_folder import read_metrics
 from foveal.tasks.task import Task, weights_digest
+from tests.tasks.tiny import STEPS, Tiny, train
 
 
 @pytest.mark.parametrize("stop", range(1, 3 * STEPS, 4))

@@ -5,12 +5,12 @@ import math
 
 import pytest
 import torch
-from tests.tasks.tiny import Tiny, plan
 
 from foveal.errors import DataError
 from foveal.tasks import run_folder
 from foveal.tasks.loop import fit
 from foveal.tasks.run_folder import append_metrics, keep_metrics, note, read_metrics, run_environment, write_metrics
+from tests.tasks.tiny import Tiny, plan
 
 
 def test_numbers_come_back_bit_for_bit(tmp_path):

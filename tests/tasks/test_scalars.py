@@ -4,10 +4,10 @@ from collections import defaultdict
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.tasks.tiny import STEPS, Tiny, plan
 
 from foveal.tasks.loop import fit
 from foveal.tasks.scalars import Scalars
+from tests.tasks.tiny import STEPS, Tiny, plan
 
 
 def shown(folder):

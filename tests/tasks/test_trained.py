@@ -7,7 +7,6 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from tests.tasks.trained_sample import RECIPE, digit_files, trained
 
 import foveal
 from foveal import models
@@ -19,6 +18,7 @@ from foveal.tasks import checkpoint, opening, runs
 from foveal.tasks.settings import Settings
 from foveal.tasks.subject import Subject
 from foveal.tasks.trained import open_run
+from tests.tasks.trained_sample import RECIPE, digit_files, trained
 
 GREY = Preparation(8, 1.0, "bilinear", (0.5,), (0.5,), 1)
 

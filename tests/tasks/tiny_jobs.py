@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tests.tasks import tiny
 
 from foveal.errors import OptionError
 from foveal.tasks.jobs import Record, Tell, Work
+from tests.tasks import tiny
 
 EPOCHS = 3
 
