@@ -120,7 +120,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def write_pictures(folder: Path, epoch: int, pictures: Mapping[str, Any]) -> None:
-    """Write pictures ``(rows, columns, 3)`` of an epoch by name: ``samples/epoch-0001.png``, say; whole or not at all."""
+    """Write pictures ``(rows, columns, 3)`` of an epoch by name: ``samples/epoch-0001.png``, say."""
     for name, pixels in pictures.items():
         from foveal.viz.overlay import png
 

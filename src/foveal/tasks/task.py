@@ -28,7 +28,7 @@ class Task(ABC):
     measured_at_start = False
     """Whether a run is evaluated before its first step too, as its epoch 0."""
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027  most tasks need nothing
         """Make what the task needs beside its models and may take long; nothing that is random has begun."""
 
     @abstractmethod
@@ -82,7 +82,7 @@ class Task(ABC):
         """What else a run must remember: plain values and tensors for its checkpoints."""
         return {}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027  most tasks remember nothing
         """Remember what ``state`` told; called after ``prepare`` and ``build``."""
 
     def pictures(self) -> Mapping[str, Picture]:
