@@ -1,0 +1,126 @@
+"""Clouds in text files, a point a line, as PointNet++'s authors publish ModelNet40 and ShapeNet-part with normals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foveal.data.points.clouds import Cloud, Clouds, Ints, check_parts, check_points
+from foveal.errors import DataError
+
+REPAIR = "Repair it, or leave it out by a line of --data.skip's file."
+
+
+class TextCloud(ValueError):
+    """Why a file holds no cloud."""
+
+
+def read_rows(path: Path, *, most: int | None = None, separator: str | None = None) -> Any:
+    """Numbers ``(lines, columns)`` of a file, float64.
+
+    Args:
+        path: a text file; lines that begin with # are passed over.
+        most: lines that are read.
+        separator: between numbers; spaces or tabs where None.
+
+    Raises:
+        TextCloud: it is empty, or a line is not like the others or holds something else than numbers.
+        OSError: it cannot be opened.
+    """
+    if path.stat().st_size == 0:
+        raise TextCloud("the file is empty")
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            rows = np.loadtxt(file, delimiter=separator, ndmin=2, max_rows=most)
+    except ValueError as error:
+        raise TextCloud(_plain(str(error))) from error
+    if rows.size == 0:
+        raise TextCloud("the file holds no points")
+    return rows
+
+
+def _plain(told: str) -> str:
+    """NumPy's reason in the words of a file: lines count from 1, and it speaks of rows from 0 or 1."""
+    wrong = re.search(r"could not convert string (.*) to float64 at row (\d+), column (\d+)", told)
+    if wrong:
+        return f"line {int(wrong[2]) + 1} holds {wrong[1]} where a number is wanted"
+    changed = re.search(r"number of columns changed from (\d+) to (\d+) at row (\d+)", told)
+    if changed:
+        return f"line {changed[3]} holds {changed[2]} numbers, those before {changed[1]}"
+    return " ".join(told.split()).rstrip(".")[:200]
+
+
+class TextClouds(Clouds):
+    """A file for each cloud: coordinates, normals and, where parts are known, a part on every line.
+
+    Args:
+        root: folder that names are relative to.
+        names: files under it.
+        labels: class or category of each.
+        classes: names of the labels.
+        parts: numbers of the parts of each class; empty where lines have none.
+        separator: between numbers.
+        normals: keep the normals.
+
+    Raises:
+        DataError: a file is missing or empty.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        names: Sequence[str],
+        labels: Sequence[int],
+        classes: Sequence[str],
+        *,
+        parts: Mapping[str, Sequence[int]],
+        separator: str | None,
+        normals: bool,
+    ) -> None:
+        self.root, self.names, self.classes, self.parts = root, list(names), classes, parts
+        self.labels: Ints = np.array(labels, np.int64)
+        self.separator, self.normals = separator, normals
+        self.columns = 7 if parts else 6
+        self.sizes = [self._size(name) for name in self.names]
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.sizes)
+
+    def _size(self, name: str) -> int:
+        try:
+            return (self.root / name).stat().st_size
+        except OSError as error:
+            raise DataError(
+                f"load: there is no {self.root / name}, which the lists name. Unpack the archive anew, or leave it "
+                "out by a line of --data.skip's file."
+            ) from error
+
+    def read(self, index: int, most: int | None = None) -> Cloud:
+        path = self.root / self.names[index]
+        try:
+            rows = read_rows(path, most=most, separator=self.separator)
+        except TextCloud as error:
+            raise DataError(f"load: {path} is no cloud: {error}. {REPAIR}") from error
+        except OSError as error:
+            raise DataError(f"load: {path} cannot be opened: {error.strerror}. Make it readable.") from error
+        if rows.shape[1] != self.columns:
+            raise DataError(f"load: {path} must have {self.columns} numbers a line, got {rows.shape[1]}. {REPAIR}")
+        points = rows[:, : 6 if self.normals else 3].astype(np.float32)
+        check_points(points, str(path))
+        return Cloud(points, self._parts_of(rows[:, 6], index, path) if self.parts else None)
+
+    def _parts_of(self, told: Any, index: int, path: Path) -> Ints:
+        # What is no whole number is no part: it must not become one by rounding.
+        whole = np.where(np.isfinite(told) & (told == np.round(told)), told, -1).astype(np.int64)
+        category = self.classes[self.labels[index]]
+        check_parts(whole, self.parts[category], category, str(path))
+        return whole
+
+    def check(self) -> None:
+        for index in range(len(self)):
+            self.read(index)
