@@ -19,6 +19,7 @@ from foveal.viz.overlay import data_uri
 from foveal.viz.scale import Box, place_labels
 
 if TYPE_CHECKING:
+    import PIL.Image
     from PIL import ImageDraw
 
 Point = tuple[float, float]
@@ -162,7 +163,16 @@ def _svg(shape: Shape) -> str:
     )
 
 
+def pixels(canvas: Canvas) -> npt.NDArray[np.uint8]:
+    """The picture as bytes ``(rows, columns, 3)``, two pixels a unit."""
+    return np.asarray(_raster(canvas))
+
+
 def _write_png(canvas: Canvas, path: Path) -> None:
+    _raster(canvas).save(path, format="PNG", optimize=True)
+
+
+def _raster(canvas: Canvas) -> PIL.Image.Image:
     import PIL.Image
     from PIL import ImageDraw
 
@@ -176,7 +186,7 @@ def _write_png(canvas: Canvas, path: Path) -> None:
             picture.paste(stretched, (round(shape.at[0] * scale), round(shape.at[1] * scale)))
         else:
             _paint(draw, shape, scale)
-    picture.reduce(canvas.fine).save(path, format="PNG", optimize=True)
+    return picture.reduce(canvas.fine)
 
 
 def _paint(draw: ImageDraw.ImageDraw, shape: Line | Dot | Words | Bar, scale: int) -> None:
