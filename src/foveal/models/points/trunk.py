@@ -85,6 +85,13 @@ class NeighbourEmbedding(nn.Module):
             xyz, features = stage(xyz, features)
         return cast(Tensor, features)
 
+    def places(self, x: Tensor) -> Tensor:
+        """Coordinates ``(batch, 3, points)`` of the points that are left."""
+        xyz = x[:, :3]
+        for stage in self.stages:
+            xyz = gather_points(xyz, farthest_points(xyz, cast(SampledNeighbours, stage).grouping.points))
+        return xyz
+
 
 class PointTrunk(nn.Module):
     """Features ``(batch, width, points)`` of clouds ``(batch, in_chans, n)``, coordinates first.
@@ -128,6 +135,11 @@ class PointTrunk(nn.Module):
             outputs.append(x)
         fused: Tensor = self.fuse(torch.cat(outputs if self.mix is None else [*outputs, embedded], 1))
         return fused
+
+    def places(self, points: Tensor) -> Tensor:
+        """Where the positions of the attention layers and of the features lie: ``(batch, 3, points)``."""
+        points = self._checked(points)
+        return self.embedding.places(points) if isinstance(self.embedding, NeighbourEmbedding) else points[:, :3]
 
     def _checked(self, points: Tensor) -> Tensor:
         check_tensor("points", "the clouds", points)
