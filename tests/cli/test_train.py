@@ -39,7 +39,7 @@ def test_help_lists_every_recipe_without_anything_heavy():
 def test_what_a_recipe_says_are_defaults_that_options_override():
     given = ["external/imagenet-eamlp7-384", "--optimizer.lr", "0.5", "--data.augmentation.mixup", "0", "--clip", "1"]
     made = parse([*given, "--model.options.depth", "3", "--model.options.wide-tables=[1, 1e-3]", "--ema-warmup"])
-    recipe, held = made.settings.recipe(), read_recipe("external/imagenet-eamlp7-384")
+    recipe, held = made.given(), read_recipe("external/imagenet-eamlp7-384")
     assert type(recipe) is Recipe
     assert (recipe.optimizer.lr, recipe.data.augmentation.mixup, recipe.clip, recipe.ema_warmup) == (
         0.5,

@@ -43,7 +43,7 @@ def made(digits, **changes):
 
 
 def images_of(task, start=0):
-    return [[part[0] for part in parts] for parts in task.batches(3, 1, start)]
+    return [[part[0][0] for part in parts] for parts in task.batches(3, 1, start)]
 
 
 def test_parts_together_are_the_whole_step(digits):
@@ -99,8 +99,8 @@ def test_blended_labels_share_the_loss_as_the_images_are_shared(digits):
     task = Classification(digits, Linear, blended)
     task.build()
     ((batch,), *_) = task.batches(0, 0, 0)
-    images, soft = task.blend(batch[0], batch[1], *batch[2])
-    assert not torch.equal(images, batch[0])
+    images, soft = task.blend(*batch[0], *batch[1])
+    assert not torch.equal(images, batch[0][0])
     smooth = soft * 0.8 + 0.2 / 10
     expected = -(smooth * task.models["model"](images).log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(task.step(batch, "model")["loss"], expected)

@@ -11,14 +11,14 @@ from timm.models.resnet import Bottleneck
 import foveal.models  # noqa: F401  registers its networks
 from data import miniatures
 from foveal.analysis.ledger import PAPERS
-from foveal.data import load_options
 from foveal.models.catalog import CATALOG
 from foveal.models.resnets import DEPTHS
 from foveal.tasks.clock import NoClock
 from foveal.tasks.descent import Descent
+from foveal.tasks.kinds import kind_of
 from foveal.tasks.recipe_check import check
 from foveal.tasks.recipe_files import folders, names, read_recipe
-from foveal.tasks.train import classification, plan_of
+from foveal.tasks.train import plan_of
 
 SIZE = {"cifar10": 16, "cifar100": 16, "tiny-imagenet": 32, "imagenet": 32}
 WRITE = {
@@ -66,7 +66,8 @@ def test_a_recipe_builds_what_it_names_and_takes_two_steps(name, data, monkeypat
     check(recipe)
     assert timm.is_model(recipe.model.name)
     recipe = small(recipe, data)
-    task = classification(recipe, load_options(recipe.data))
+    kind = kind_of(recipe)
+    task = kind.task(recipe, kind.load(recipe))
     descent = Descent(task, plan_of(recipe), NoClock(), None)
     before = {key: value.clone() for key, value in descent.bare["model"].named_parameters()}
     descent.learn()

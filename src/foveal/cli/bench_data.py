@@ -6,13 +6,13 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from foveal.cli.overrides import Settings, split_options
+from foveal.cli.overrides import RecipeCommand, parsed
 from foveal.cli.said import check_folder, print_written
 from foveal.errors import OptionError
 from foveal.tasks.recipe import Recipe
@@ -37,7 +37,7 @@ MOST_WORKERS = 256
 
 
 @dataclass(frozen=True)
-class BenchData:
+class BenchData(RecipeCommand):
     """The options of ``bench data``."""
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[RECIPE]")] = ""
@@ -56,8 +56,6 @@ class BenchData:
     """Print the records as JSON instead of a table."""
     out: str | None = None
     """Write the records as JSON into this file, beside the table."""
-    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
-    """The recipe."""
 
     when_interrupted = "Nothing was written."
 
@@ -68,7 +66,7 @@ class BenchData:
         self._check()
         check_folder("--out", self.out)
         use_threads(self.threads)
-        with given_data(self.settings.recipe(), self.photographs) as recipe:
+        with given_data(self.given(), self.photographs) as recipe:
             found = self._measure(recipe)
         if self.photographs:
             found = replace(found, data=f"{self.photographs} photographs")
@@ -98,11 +96,11 @@ class BenchData:
         from foveal.cli.waiting import bar
         from foveal.data import load_options
         from foveal.data.blending import Blend
+        from foveal.tasks.classifying import KIND
         from foveal.tasks.networks import check_fits
-        from foveal.tasks.train import model_of
 
         data = load_options(recipe.data)
-        model = model_of(recipe, data) if self.model else None
+        model = KIND.networks(recipe, KIND.told(recipe, data))["model"] if self.model else None
         if model is not None:
             name, classes = recipe.model.name, len(data.classes)
             check_fits(model, name, classes=classes, channels=data.channels, size=data.size)
@@ -157,13 +155,7 @@ def recipe_command(kind: Any, prog: str, told: str, given: Sequence[str]) -> Any
 
     named = given[0] if given and not given[0].startswith("-") else ""
     recipe = read_recipe(named) if named else Recipe()
-    rest, extra = split_options(given)
-    default = kind(named, settings=Settings.of(recipe))
-    made = tyro.cli(
-        kind, prog=prog, description=told, args=rest, default=default, config=(tyro.conf.FlagCreatePairsOff,)
-    )
-    model = replace(made.settings.model, options={**recipe.model.options, **extra})
-    return replace(made, settings=replace(made.settings, model=model))
+    return parsed(kind, recipe, given, prog=prog, description=told, recipe=named)
 
 
 def print_rates(found: DataRates, model: str, told: dict[str, Any]) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from foveal.cli.bench_data import given_data, recipe_command
-from foveal.cli.overrides import Settings
+from foveal.cli.overrides import RecipeCommand
 from foveal.cli.said import check_folder, print_written
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ WORDS = {"optimizer": "optimiser", "average": "moving average", "rest": "all els
 
 
 @dataclass(frozen=True)
-class BenchTraining:
+class BenchTraining(RecipeCommand):
     """The options of ``bench training``."""
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[RECIPE]")] = ""
@@ -48,8 +48,6 @@ class BenchTraining:
     """Print the records as JSON instead of a table."""
     out: str | None = None
     """Write the records as JSON into this file, beside the table."""
-    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
-    """The recipe."""
 
     when_interrupted = "Nothing was written."
 
@@ -62,7 +60,7 @@ class BenchTraining:
         check_folder("--out", self.out)
         use_threads(self.threads)
         with ExitStack() as stack:
-            recipe = stack.enter_context(given_data(self.settings.recipe(), self.photographs))
+            recipe = stack.enter_context(given_data(self.given(), self.photographs))
 
             def watch(trained: Recipe) -> Watch:
                 return stack.enter_context(TrainingProgress(trained, quiet=self.json)).at

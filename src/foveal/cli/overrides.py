@@ -3,39 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from typing import Annotated, Any
+from dataclasses import field, fields, make_dataclass, replace
+from functools import lru_cache, partial
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 
 from foveal.errors import OptionError
-from foveal.tasks.recipe import About, ModelOptions, Recipe
+from foveal.tasks.recipe import About, Training
 
 FURTHER = "--model.options."
+C = TypeVar("C", bound="RecipeCommand")
+_About = Annotated[About, tyro.conf.Fixed, tyro.conf.Suppress]
+_Further = Annotated[dict[str, Any], tyro.conf.Fixed, tyro.conf.Suppress]
 
 
-@dataclass(frozen=True)
-class ModelSettings(ModelOptions):
-    """A model by name. --model.options.NAME VALUE passes it further arguments."""
+class RecipeCommand:
+    """A command whose ``settings``, which ``parsed`` adds to its options, are those of a recipe."""
 
-    options: Annotated[dict[str, Any], tyro.conf.Fixed, tyro.conf.Suppress] = field(default_factory=dict)
+    settings: Any
+
+    def given(self) -> Any:
+        """The recipe with what was given over it."""
+        own = _values(self.settings)
+        recipe, model = type(self.settings).__mro__[1], type(own["model"]).__mro__[1]
+        return recipe(**{**own, "model": model(**_values(own["model"]))})
 
 
-@dataclass(frozen=True)
-class Settings(Recipe):
-    """A recipe without what only describes it."""
+def parsed(
+    command: type[C], recipe: Training, given: Sequence[str], /, *, prog: str, description: str, **own: Any
+) -> C:
+    """A command with the options of a recipe's task; says what is wrong with the arguments and exits.
 
-    about: Annotated[About, tyro.conf.Fixed, tyro.conf.Suppress] = field(default_factory=About)
-    model: ModelSettings = field(default_factory=ModelSettings)
+    What only describes a recipe is no option; --model.options.NAME VALUE passes further arguments to the model.
 
-    @classmethod
-    def of(cls, recipe: Recipe) -> Settings:
-        """The same values."""
-        return cls(**{**_values(recipe), "model": ModelSettings(**_values(recipe.model))})
-
-    def recipe(self) -> Recipe:
-        """The same values."""
-        return Recipe(**{**_values(self), "model": ModelOptions(**_values(self.model))})
+    Args:
+        command: which.
+        recipe: whose values stand as defaults.
+        given: the arguments.
+        prog: what help calls the command.
+        description: what help says.
+        own: defaults of the command's own options; without any, its positional arguments are asked for.
+    """
+    rest, extra = split_options(given)
+    of: Any = type(recipe)
+    kind = _settings_type(of)
+    held = kind(**{**_values(recipe), "model": _model_type(of)(**_values(recipe.model))})
+    place = ("settings", Annotated[kind, tyro.conf.arg(name="")], field(default=held))
+    made: Any = make_dataclass(command.__name__, [place], bases=(command,), frozen=True)
+    cli = partial(tyro.cli, made, prog=prog, description=description, config=(tyro.conf.FlagCreatePairsOff,))
+    asked: Any = cli(args=rest, default=made(**own)) if own else cli(args=rest)
+    model = replace(asked.settings.model, options={**recipe.model.options, **extra})
+    told: C = replace(asked, settings=replace(asked.settings, model=model))
+    return told
 
 
 def split_options(given: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -59,6 +79,20 @@ def split_options(given: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
             raise OptionError(f"foveal: {argument} needs a value. Write {FURTHER}NAME VALUE.")
         taken[name.replace("-", "_")] = scalar(text)
     return rest, taken
+
+
+@lru_cache
+def _model_type(recipe: Any) -> Any:
+    """The options of its model that are written one by one."""
+    options: Any = ("options", _Further, field(default_factory=dict))
+    return make_dataclass("Model", [options], bases=(get_type_hints(recipe)["model"],), frozen=True)
+
+
+@lru_cache
+def _settings_type(recipe: Any) -> Any:
+    """A recipe's class without what only describes it."""
+    places: list[Any] = [("about", _About, field(default_factory=About)), ("model", _model_type(recipe))]
+    return make_dataclass("Settings", places, bases=(recipe,), frozen=True, kw_only=True)
 
 
 def _values(options: Any) -> dict[str, Any]:

@@ -6,16 +6,16 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from foveal.cli.overrides import Settings, split_options
+from foveal.cli.overrides import RecipeCommand, parsed, split_options
 from foveal.cli.train import listed
 from foveal.errors import FovealError, OptionError
 from foveal.tasks.grid import Grid, find, names, read_grid
+from foveal.tasks.recipe import Recipe
 from foveal.tasks.recipe_check import leaves
 
 ABOUT = "Train every run of a grid, here or on a cluster; one table with published values beside the means."
@@ -37,7 +37,7 @@ grids:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(RecipeCommand):
     """The options of ``sweep``."""
 
     grid: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="GRID")]
@@ -65,8 +65,6 @@ class Sweep:
     """Least time between two checkpoints of a run."""
     json: bool = False
     """Print the results as JSON."""
-    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
-    """The recipe of every run."""
     overrides: Annotated[dict[str, Any], tyro.conf.Fixed, tyro.conf.Suppress] = field(default_factory=dict)
     """What was overridden, by dotted names."""
     command: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = ""
@@ -133,22 +131,21 @@ def parse(given: Sequence[str]) -> Sweep:
     Raises:
         FovealError: the grid or its recipe cannot be read.
     """
-    cli = partial(tyro.cli, Sweep, prog="foveal sweep", config=(tyro.conf.FlagCreatePairsOff,))
+    prog = "foveal sweep"
     if not given or {"-h", "--help"} & {given[0]}:
-        return cli(description=HELP + listed(names()), args=given)
+        return parsed(Sweep, Recipe(), given, prog=prog, description=HELP + listed(names()))
     if given[0].startswith("-"):
         raise OptionError(f"sweep: the grid comes first, got {given[0]}. Write foveal sweep GRID {given[0]} ….")
     find(given[0])
     grid = read_grid(given[0])
-    rest, extra = split_options(given)
-    default = Sweep(given[0], settings=Settings.of(grid.base))
     told = "\n".join(line for line in (grid.about.paper, grid.about.table) if line)
-    made = cli(description=f"Sweep {given[0]}.\n\n{told}", args=rest, default=default)
+    made = parsed(Sweep, grid.base, given, prog=prog, description=f"Sweep {given[0]}.\n\n{told}", grid=given[0])
+    rest, extra = split_options(given)
     overrides = _overrides(made.settings, rest) | {f"model.options.{name}": value for name, value in extra.items()}
     return replace(made, overrides=overrides, command=shlex.join(["foveal", "sweep", *given]))
 
 
-def _overrides(settings: Settings, given: Sequence[str]) -> dict[str, Any]:
+def _overrides(settings: Any, given: Sequence[str]) -> dict[str, Any]:
     """The recipe's options that were typed, also those whose value is what the recipe has anyway."""
     typed = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in given if word.startswith("--")}
     found: dict[str, Any] = {}

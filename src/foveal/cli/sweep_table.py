@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from foveal.cli.training_plan import what
 from foveal.tasks.grid import Grid
 from foveal.tasks.plain import as_plain
 from foveal.tasks.preview import Preview
@@ -106,11 +107,7 @@ def _print_about(console: Console, grid: Grid) -> None:
 
 
 def _data(previews: Mapping[str, Preview]) -> str:
-    told = {
-        f"{preview.images:,} training images of {preview.classes} classes at {preview.size} pixels"
-        for preview in previews.values()
-    }
-    return "; ".join(sorted(told))
+    return "; ".join(sorted({what(preview) for preview in previews.values()}))
 
 
 def _cells(told: Mapping[str, Any], published: bool) -> list[str]:

@@ -6,16 +6,15 @@ import json
 import os
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from foveal.cli.overrides import Settings, split_options
+from foveal.cli.overrides import RecipeCommand, parsed
 from foveal.errors import OptionError
-from foveal.tasks.recipe import About
+from foveal.tasks.recipe import About, Recipe
 from foveal.tasks.recipe_files import names, read_recipe
 
 ABOUT = "Train one model by a recipe, into a folder; the same command goes on where it was stopped."
@@ -37,7 +36,7 @@ WIDTH = 78
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(RecipeCommand):
     """The options of ``train``."""
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
@@ -52,8 +51,6 @@ class Train:
     """Least time between two checkpoints."""
     json: bool = False
     """Print the result as JSON."""
-    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
-    """The recipe."""
 
     @property
     def folder(self) -> str:
@@ -80,7 +77,7 @@ class Train:
         from foveal.tasks.train import train
 
         speaks = os.environ.get("RANK", "0") == "0"
-        recipe = self.settings.recipe()
+        recipe = self.given()
         with TrainingProgress(recipe, quiet=not speaks) as progress:
             record = train(recipe, self.folder, watch=progress.at, say=progress.say, save_seconds=self.save_seconds)
         if speaks and self.json:
@@ -93,7 +90,7 @@ class Train:
         from foveal.cli.training_plan import print_plan
         from foveal.tasks.preview import preview
 
-        print_plan(preview(self.settings.recipe()), as_json=self.json)
+        print_plan(preview(self.given()), as_json=self.json)
         return 0
 
 
@@ -103,17 +100,14 @@ def parse(given: Sequence[str]) -> Train:
     Raises:
         FovealError: the recipe cannot be read.
     """
-    cli = partial(tyro.cli, Train, prog="foveal train", config=(tyro.conf.FlagCreatePairsOff,))
+    prog = "foveal train"
     if not given or {"-h", "--help"} & {given[0]}:
-        return cli(description=HELP + listed(names()), args=given)
+        return parsed(Train, Recipe(), given, prog=prog, description=HELP + listed(names()))
     if given[0].startswith("-"):
         raise OptionError(f"train: the recipe comes first, got {given[0]}. Write foveal train RECIPE {given[0]} ….")
     recipe = read_recipe(given[0])
-    rest, extra = split_options(given)
-    default = Train(given[0], settings=Settings.of(recipe))
-    made = cli(description=f"Train {given[0]}.\n\n{source(recipe.about)}", args=rest, default=default)
-    model = replace(made.settings.model, options={**recipe.model.options, **extra})
-    return replace(made, settings=replace(made.settings, model=model))
+    told = f"Train {given[0]}.\n\n{source(recipe.about)}"
+    return parsed(Train, recipe, given, prog=prog, description=told, recipe=given[0])
 
 
 def source(about: About) -> str:

@@ -10,6 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from foveal.analysis.metrics import Metric
+from foveal.tasks.kinds import kind_of
 from foveal.tasks.plain import as_plain
 from foveal.tasks.preview import Preview
 from foveal.tasks.recipe_files import recipe_text
@@ -25,8 +27,8 @@ def print_plan(preview: Preview, *, as_json: bool) -> None:
     counted = "" if preview.counted else ", as its authors count them"
     steps = preview.steps_per_epoch
     for line in (
-        f"{preview.images:,} training images of {preview.classes} classes at {preview.size} pixels{counted}",
-        f"{steps:,} steps an epoch, {steps * recipe.epochs:,} in all, of {recipe.batch_size} images each",
+        f"{what(preview)}{counted}",
+        f"{steps:,} steps an epoch, {steps * recipe.epochs:,} in all, of {recipe.batch_size} {preview.word} each",
         f"{preview.parameters:,} parameters of {recipe.model.name}",
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -44,7 +46,8 @@ def print_plan(preview: Preview, *, as_json: bool) -> None:
 
 def _print_sources(console: Console, preview: Preview) -> None:
     about = preview.recipe.about
-    published = ", ".join(f"{name} {value:g} %" for name, value in about.published.items())
+    metrics = kind_of(preview.recipe).metrics
+    published = ", ".join(f"{name} {_printed(metrics.get(name), value)}" for name, value in about.published.items())
     lines = [
         ("paper", about.paper), ("table", about.table), ("published", published),
         *(("not stated", line) for line in about.not_stated), ("cost", about.cost or "nobody has run it yet"),
@@ -54,11 +57,22 @@ def _print_sources(console: Console, preview: Preview) -> None:
             console.print(f"{title}: {line}", highlight=False, markup=False, soft_wrap=True)
 
 
+def what(preview: Preview) -> str:
+    """The training data in a line."""
+    classes = f" of {preview.classes} classes" if preview.classes else ""
+    size = f" at {preview.size} pixels" if preview.size else ""
+    return f"{preview.items:,} training {preview.word}{classes}{size}"
+
+
+def _printed(metric: Metric | None, value: float) -> str:
+    return f"{value:g}" if metric is None else metric.printed(value)
+
+
 def as_record(preview: Preview) -> dict[str, Any]:
     """Plain values for JSON."""
     return {
         "recipe": as_plain(preview.recipe),
-        "training_images": preview.images,
+        f"training_{preview.word}": preview.items,
         "counted": preview.counted,
         "classes": preview.classes,
         "size": preview.size,

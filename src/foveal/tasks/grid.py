@@ -28,8 +28,8 @@ from typing import Any
 
 from foveal.errors import NoMatchError, OptionError
 from foveal.tasks.plain import as_plain, from_plain
-from foveal.tasks.recipe import Recipe
-from foveal.tasks.recipe_check import check
+from foveal.tasks.recipe import Training
+from foveal.tasks.recipe_check import check_ranges
 from foveal.tasks.recipe_files import read_recipe
 from foveal.tasks.yaml_values import read_yaml
 
@@ -77,7 +77,7 @@ class Run:
 
     name: str
     row: str
-    recipe: Recipe
+    recipe: Training
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Grid:
 
     name: str
     about: GridAbout
-    base: Recipe
+    base: Training
     runs: tuple[Run, ...]
     published: Mapping[str, Mapping[str, float]]
 
@@ -143,7 +143,7 @@ def read_grid(name: str | os.PathLike[str], overrides: Mapping[str, Any] | None 
             published=titles.get(row, {}), cost="",
         )  # fmt: skip
         recipe = replace(recipe, about=about)
-        check(recipe, f"sweep: {path}, row {label!r}")
+        check_ranges(recipe, f"sweep: {path}, row {label!r}")
         published.setdefault(label, titles.get(row, {}))
         runs.append(Run(f"{_slug(label)}-{recipe.seed}", label, recipe))
     _check_names(path, runs)
@@ -251,7 +251,7 @@ def _flat(fields: Mapping[str, Any], prefix: str = "") -> Fields:
     return flat
 
 
-def _with(recipe: Recipe, fields: Mapping[str, Any], who: str) -> Recipe:
+def _with(recipe: Training, fields: Mapping[str, Any], who: str) -> Training:
     """A recipe with some options changed, each checked against what it is for."""
     plain = as_plain(recipe)
     for name, value in fields.items():
@@ -262,7 +262,7 @@ def _with(recipe: Recipe, fields: Mapping[str, Any], who: str) -> Recipe:
                 raise OptionError(f"{who}: there is no option {name}; {parent} has none within. Drop {last}.")
             at = at.setdefault(parent, {})
         at[last] = value
-    made = from_plain(Recipe, plain, lambda _: who)
+    made = from_plain(type(recipe), plain, lambda _: who)
     return made
 
 

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import torch
 
-from foveal.data import load_options
-from foveal.data.options import DataOptions
-from foveal.tasks.networks import network
-from foveal.tasks.recipe import Recipe
+from foveal.tasks.kind import Kind, Sizes
+from foveal.tasks.kinds import kind_of
+from foveal.tasks.recipe import Training
 from foveal.tasks.recipe_check import check
 from foveal.tasks.schedules import key_epochs, rate
-
-
-class Published(NamedTuple):
-    """A data set as its authors count it."""
-
-    images: int
-    classes: int
-    size: int
-    channels: int = 3
-
-
-PUBLISHED = {
-    "cifar10": Published(50_000, 10, 32),
-    "cifar100": Published(50_000, 100, 32),
-    "tiny-imagenet": Published(100_000, 200, 64),
-    "imagenet": Published(1_281_167, 1000, 224),
-    "imagenet-shards": Published(1_281_167, 1000, 224),
-}
 
 
 @dataclass(frozen=True)
@@ -39,17 +21,19 @@ class Preview:
 
     Attributes:
         recipe: what would be trained.
-        images: training images.
-        counted: whether the images were counted; else they are as many as the data set's authors say.
-        classes: of the data.
-        size: height and width of the images in pixels.
+        items: what is trained on: so many images, say.
+        word: what those are.
+        counted: whether they were counted; else they are as many as the data set's authors say.
+        classes: of the data, 0 where it has none.
+        size: height and width of the images in pixels; 0 where they are not all of one.
         steps_per_epoch: optimiser steps.
         parameters: of the model, those that learn.
         rates: epoch and learning rate where the schedule bends; just before a restart too.
     """
 
-    recipe: Recipe
-    images: int
+    recipe: Training
+    items: int
+    word: str
     counted: bool
     classes: int
     size: int
@@ -58,7 +42,7 @@ class Preview:
     rates: tuple[tuple[float, float], ...]
 
 
-def preview(recipe: Recipe) -> Preview:
+def preview(recipe: Training) -> Preview:
     """What a run of this recipe would be.
 
     Raises:
@@ -66,30 +50,35 @@ def preview(recipe: Recipe) -> Preview:
         DataError: the data are named with a path and cannot be read.
     """
     check(recipe)
-    known = PUBLISHED.get(recipe.data.name) if recipe.data.path is None else None
-    data = known or _counted(recipe.data)
-    size = recipe.data.size or data.size
-    like = recipe.model
-    with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"):
-                model = network(like, classes=data.classes, channels=data.channels, size=size, load=False)
-        except (RuntimeError, NotImplementedError):
-            # Some models read their own tensors while they are made, and these have no values on that device.
-            model = network(like, classes=data.classes, channels=data.channels, size=size, load=False)
+    kind = kind_of(recipe)
+    known = kind.published(recipe) if recipe.data.path is None else None
+    sizes = known or _counted(kind, recipe)
     bends = key_epochs(recipe.schedule, recipe.epochs)
     return Preview(
         recipe=recipe,
-        images=data.images,
+        items=sizes.items,
+        word=kind.items,
         counted=known is None,
-        classes=data.classes,
-        size=size,
-        steps_per_epoch=data.images // recipe.batch_size,
-        parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        classes=len(sizes.told.get("classes", ())),
+        size=sizes.told.get("preparation", {}).get("size", 0),
+        steps_per_epoch=kind.steps(recipe, sizes.items),
+        parameters=_parameters(kind, recipe, sizes.told),
         rates=tuple((epoch, rate(recipe.schedule, recipe.optimizer.lr, epoch, recipe.epochs)) for epoch in bends),
     )
 
 
-def _counted(options: DataOptions) -> Published:
-    data = load_options(options)
-    return Published(len(data.train), len(data.classes), data.size, data.channels)
+def _parameters(kind: Kind, recipe: Training, told: Mapping[str, Any]) -> int:
+    """Those that learn."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                models = kind.networks(recipe, told)
+        except (RuntimeError, NotImplementedError):
+            # Some models read their own tensors while they are made, and these have no values on that device.
+            models = kind.networks(recipe, told)
+    return sum(weight.numel() for model in models.values() for weight in model.parameters() if weight.requires_grad)
+
+
+def _counted(kind: Kind, recipe: Training) -> Sizes:
+    data = kind.load(recipe)
+    return Sizes(len(data.train), kind.told(recipe, data))

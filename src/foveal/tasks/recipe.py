@@ -29,7 +29,19 @@ class About:
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class NamedModel:
+    """A model by name."""
+
+    name: str
+    """The model."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Its further arguments."""
+    weights: str | None = None
+    """Start from this checkpoint (.safetensors, or .pth of tensors alone)."""
+
+
+@dataclass(frozen=True)
+class ModelOptions(NamedModel):
     """A model by name."""
 
     name: str = "foveal_resnet_mini"
@@ -40,8 +52,6 @@ class ModelOptions:
     """A row of `foveal compare`'s mechanisms, put where its paper puts it."""
     sites: tuple[str, ...] = ()
     """Module patterns instead of the paper's places."""
-    weights: str | None = None
-    """Start from this checkpoint (.safetensors, or .pth of tensors alone)."""
     norm_momentum: float | None = None
     """Share of a batch in the running statistics of batch norms; the model's own where left out."""
 
@@ -95,14 +105,15 @@ class ScheduleOptions:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """One training run. Nested options are written ``--optimizer.lr 0.1``."""
+class Training:
+    """What recipes of every task have. Nested options are written ``--optimizer.lr 0.1``."""
 
     about: About = field(default_factory=About)
-    task: Literal["classification"] = "classification"
+    task: str = ""
     """What is learned."""
-    data: DataOptions = field(default_factory=DataOptions)
-    model: ModelOptions = field(default_factory=ModelOptions)
+    data: Any = None
+    """Which data."""
+    model: NamedModel = field(default_factory=lambda: NamedModel(""))
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     epochs: int = 20
@@ -113,10 +124,6 @@ class Recipe:
     """Parts that a step's images are taken in, one after the other."""
     seed: int = 0
     """Of the weights, the order of the data and what is done to them."""
-    smoothing: float = 0.0
-    """Label smoothing."""
-    drop_path: float | None = None
-    """Largest probability that a residual branch is dropped, where the model knows it; its own where left out."""
     clip: float | None = None
     """Largest norm of the gradient."""
     ema: float | None = None
@@ -133,5 +140,21 @@ class Recipe:
     """Split parameters, gradients and optimiser state over the processes (FSDP) instead of repeating them (DDP)."""
     compile: bool = False
     """torch.compile the model."""
+    best: str = ""
+    """Metric whose best value marks the checkpoint that is kept as best."""
+
+
+@dataclass(frozen=True)
+class Recipe(Training):
+    """One training run that tells classes apart."""
+
+    task: Literal["classification"] = "classification"
+    """What is learned."""
+    data: DataOptions = field(default_factory=DataOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    smoothing: float = 0.0
+    """Label smoothing."""
+    drop_path: float | None = None
+    """Largest probability that a residual branch is dropped, where the model knows it; its own where left out."""
     best: str = "accuracy"
-    """Metric whose largest value marks the checkpoint that is kept as best."""
+    """Metric whose best value marks the checkpoint that is kept as best."""

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
 from foveal.errors import OptionError
-from foveal.tasks.recipe import Recipe, ScheduleOptions
+from foveal.tasks.recipe import ScheduleOptions, Training
 
 
 class Bounds(NamedTuple):
@@ -65,12 +65,23 @@ BOUNDS = {
 }
 
 
-def check(recipe: Recipe, asker: str = "train") -> None:
+def check(recipe: Training, asker: str = "train") -> None:
     """Raise where a recipe cannot be what anyone means; what the data do to an image is checked with the data.
 
     Raises:
         OptionError: a number is out of its range, or two options contradict each other.
     """
+    from foveal.tasks.kinds import kind_of
+
+    check_ranges(recipe, asker)
+    kind = kind_of(recipe)
+    if recipe.best and recipe.best not in kind.metrics:
+        raise OptionError(f"{asker}: --best must be one of {', '.join(kind.metrics)}, got {recipe.best!r}.")
+    kind.check(recipe)
+
+
+def check_ranges(recipe: Training, asker: str) -> None:
+    """The part of ``check`` that is the same for every task, and imports no torch."""
     for name, value in leaves(recipe):
         bounds = BOUNDS.get(name)
         for number in value if isinstance(value, tuple) else (value,):

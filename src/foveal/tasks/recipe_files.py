@@ -1,6 +1,6 @@
 """Recipes as YAML: found by name, read with what they build on, and written out whole.
 
-A file holds what differs from the defaults of ``Recipe``, or from another file that it builds on:
+A file holds what differs from the defaults of its task's recipe, or from another file that it builds on:
 ``base: ./_imagenet.yaml``. Of the base's ``about`` a file takes the paper and what is not stated, to which it adds its
 own lines; table, published figures and cost are of one run and never taken over. A file whose name begins with ``_`` is
 a part that others build on, and no recipe.
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from foveal.errors import DataError, NoMatchError, OptionError
+from foveal.tasks.kinds import CLASSIFICATION, recipe_type
 from foveal.tasks.plain import as_plain, from_plain
-from foveal.tasks.recipe import Recipe
+from foveal.tasks.recipe import Training
 from foveal.tasks.yaml_values import read_yaml, to_yaml
 
 BASE = "base"
@@ -26,7 +27,7 @@ SUFFIXES = (".yaml", ".yml")
 DEEPEST = 8
 
 
-def read_recipe(name: str | os.PathLike[str]) -> Recipe:
+def read_recipe(name: str | os.PathLike[str]) -> Training:
     """A recipe by the path of its file, or by its name: ``explicit/cifar100``.
 
     Raises:
@@ -41,15 +42,15 @@ def read_recipe(name: str | os.PathLike[str]) -> Recipe:
         file, line = lines.get(option, (path, 0))
         return f"recipe: {file}, line {line}" if line else f"recipe: {file}"
 
-    return from_plain(Recipe, values, where)
+    return from_plain(recipe_type(values.get("task", CLASSIFICATION), where("task")), values, where)
 
 
-def write_recipe(path: Path, recipe: Recipe) -> None:
-    """Every option, in the order of ``Recipe``; ``read_recipe`` gives an equal one."""
+def write_recipe(path: Path, recipe: Training) -> None:
+    """Every option, in the order of their class; ``read_recipe`` gives an equal one."""
     path.write_text(recipe_text(recipe), encoding="utf-8")
 
 
-def recipe_text(recipe: Recipe) -> str:
+def recipe_text(recipe: Training) -> str:
     """What ``write_recipe`` writes."""
     return to_yaml(as_plain(recipe))
 

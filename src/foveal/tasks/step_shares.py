@@ -14,11 +14,11 @@ from statistics import median
 from foveal.analysis.timing import quartiles
 from foveal.data import load_options
 from foveal.errors import OptionError
+from foveal.tasks.classifying import KIND
 from foveal.tasks.clock import Phase
 from foveal.tasks.loop import Watch, fit
-from foveal.tasks.networks import check_fits
 from foveal.tasks.recipe import Recipe
-from foveal.tasks.train import classification, model_of, plan_of, telling
+from foveal.tasks.train import plan_of, telling
 
 WORK = ("forward", "backward", "optimizer")
 OF_A_STEP = ("data", *WORK, "average", "rest")
@@ -87,14 +87,12 @@ def step_shares(recipe: Recipe, steps: int, *, watch: Callable[[Recipe], Watch] 
     if steps < 2 * BLOCKS:
         raise OptionError(f"bench training: --steps must be at least {2 * BLOCKS}, got {steps}. Use 200, say.")
     data = load_options(recipe.data)
-    model, classes = model_of(recipe, data), len(data.classes)
-    check_fits(model, recipe.model.name, classes=classes, channels=data.channels, size=data.size)
     epochs = ceil((steps + WARM) / max(1, len(data.train) // recipe.batch_size))
     recipe = replace(recipe, epochs=epochs)
-    task = classification(recipe, data)
+    task = KIND.task(recipe, data)
     marks = Marks()
     with tempfile.TemporaryDirectory(prefix="foveal-steps-") as folder:
-        told = None if watch is None else telling(watch(recipe), task)
+        told = None if watch is None else telling(watch(recipe), task, recipe)
         fit(task, plan_of(recipe), Path(folder), watch=told, clock=marks)
     taken = marks.taken()
     each = steps_of(taken)[WARM : WARM + steps]

@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from foveal.analysis.grid_table import as_csv, grid_table
-from foveal.data import load_options
 from foveal.errors import DataError, FovealError, OptionError
 from foveal.tasks.grid import Grid, Run
 from foveal.tasks.jobs import Events, Record, Tell, Where, Work, run_jobs
+from foveal.tasks.kinds import kind_of
 from foveal.tasks.out_folder import LOCK, alone_in, check_path, make_folder
 from foveal.tasks.plain import as_plain
 from foveal.tasks.preview import Preview, preview
-from foveal.tasks.recipe import Recipe
+from foveal.tasks.recipe import Training
 from foveal.tasks.run_folder import environment, read_json, write_json
 
 SCHEMA = 1
@@ -102,9 +102,9 @@ def sweep(
     folder, watch = check_path(out, WHO), watch or Silent()
     held = _check_held(folder, grid)
     plan(grid)
-    for data in {run.recipe.data for run in grid.runs if run.recipe.data.path is None}:
+    for recipe in {run.recipe.data: run.recipe for run in grid.runs if run.recipe.data.path is None}.values():
         # Data that are nowhere would fail every run with the same words.
-        load_options(data)
+        kind_of(recipe).load(recipe)
     make_folder(folder / "runs", WHO)
     make_folder(folder / "failed", WHO)
     with alone_in(folder, WHO):
@@ -218,7 +218,7 @@ def _check_held(folder: Path, grid: Grid) -> dict[str, Any]:
     return runs
 
 
-def _check_same(folder: Path, name: str, held: Mapping[str, Any], recipe: Recipe) -> None:
+def _check_same(folder: Path, name: str, held: Mapping[str, Any], recipe: Training) -> None:
     before, now = dict(_leaves(held)), dict(_leaves(as_plain(recipe)))
     for option, value in now.items():
         if before.get(option) != value:

@@ -8,7 +8,7 @@ A folder holds one run::
     metrics.csv         one line an epoch
     tensorboard/        the same to look at
     checkpoints/        last, the one before, and best
-    model.safetensors   weights at the end, of the moving average where there is one
+    model.safetensors   weights at the end, of the moving average where there is one; a file for each of several models
     result.json         what it ended with
 
 Given again, the same call goes on where it stopped.
@@ -25,26 +25,24 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from torch import nn
 
-from foveal.data import load_options
-from foveal.data.images import ImageData
 from foveal.errors import OptionError
 from foveal.tasks import checkpoint, distributed
 from foveal.tasks.agreement import by_main
-from foveal.tasks.classification import Classification
+from foveal.tasks.kind import Kind
+from foveal.tasks.kinds import kind_of
 from foveal.tasks.loop import Watch, fit
-from foveal.tasks.networks import check_fits, network
 from foveal.tasks.out_folder import LOCK, alone_in, check_path, make_folder
 from foveal.tasks.plain import as_plain
 from foveal.tasks.plan import Plan
-from foveal.tasks.recipe import Recipe
+from foveal.tasks.recipe import NamedModel, Recipe, Training
 from foveal.tasks.recipe_check import check, leaves, option
 from foveal.tasks.recipe_files import read_recipe, recipe_text
 from foveal.tasks.run_folder import note, read_json, read_metrics, run_environment, write_json
 from foveal.tasks.schedules import rate
+from foveal.tasks.task import Task
 
-RECIPE, WEIGHTS = "recipe.yaml", "model.safetensors"
+RECIPE = "recipe.yaml"
 # What changes no number: where the same data lie, how many processes read them, and where the recipe comes from.
 FREE = ("about.", "data.path", "data.workers", "data.verify")
 LOOK = 0.2  # seconds
@@ -52,7 +50,7 @@ Say = Callable[[str], None]
 
 
 def train(
-    recipe: Recipe,
+    recipe: Training,
     out: str | os.PathLike[str],
     *,
     watch: Watch | None = None,
@@ -84,7 +82,7 @@ def train(
         return _train(recipe, check_path(out, "train"), watch, say or _silent, save_seconds)
 
 
-def plan_of(recipe: Recipe) -> Plan:
+def plan_of(recipe: Training) -> Plan:
     """What the loop needs of a recipe."""
     return Plan(
         recipe.epochs,
@@ -97,82 +95,73 @@ def plan_of(recipe: Recipe) -> Plan:
         compile=recipe.compile,
         sync_norm=recipe.sync_norm,
         shard=recipe.shard,
-        best=recipe.best,
+        best=recipe.best or None,
+        least=recipe.best in (metrics := kind_of(recipe).metrics) and metrics[recipe.best].least,
     )
 
 
-def classification(recipe: Recipe, data: ImageData) -> Classification:
-    """The task of a recipe on its data."""
-    return Classification(data, lambda: model_of(recipe, data), recipe)
-
-
-def model_of(recipe: Recipe, data: ImageData) -> nn.Module:
-    """The recipe's network for its data, with new weights."""
-    return network(
-        recipe.model,
-        classes=len(data.classes),
-        channels=data.channels,
-        size=data.size,
-        drop_path=recipe.drop_path,
-    )
-
-
-def _train(recipe: Recipe, out: Path, watch: Watch | None, say: Say, save_seconds: float | None) -> dict[str, Any]:
+def _train(recipe: Training, out: Path, watch: Watch | None, say: Say, save_seconds: float | None) -> dict[str, Any]:
     record: dict[str, Any] | None = by_main(lambda: _held(out, recipe))
     if record is not None:
         say(f"finished: {out} holds the result of this recipe")
         return record
+    kind = kind_of(recipe)
     say("reading the data")
-    data = load_options(recipe.data)
+    data = kind.load(recipe)
     for line in data.skipped:
         say(f"left out: {line}")
     say("checking that the model fits the data")
-    task, model = classification(recipe, data), model_of(recipe, data)
-    check_fits(model, recipe.model.name, classes=len(data.classes), channels=data.channels, size=data.size)
-    config = config_of(recipe, data, sum(parameter.numel() for parameter in model.parameters()))
-    del model
+    task = kind.task(recipe, data)
+    config = config_of(kind, recipe, data)
     by_main(lambda: make_folder(out, "train"))
     with alone_in(out, "train") if distributed.is_main() else nullcontext():
         by_main(lambda: _begin(out, recipe, config))
         say("training")
         plan = plan_of(recipe) if save_seconds is None else replace(plan_of(recipe), save_seconds=save_seconds)
-        metrics = fit(task, plan, out, watch=None if watch is None else telling(watch, task))
+        metrics = fit(task, plan, out, watch=None if watch is None else telling(watch, task, recipe))
         return by_main(lambda: _end(out, recipe, config, metrics))
 
 
-def config_of(recipe: Recipe, data: ImageData, parameters: int) -> dict[str, Any]:
+def config_of(kind: Kind, recipe: Training, data: Any) -> dict[str, Any]:
     """``config.json``: what a trained model needs to answer where neither data nor foveal's recipes are."""
-    own = recipe.model
-    named = own.name if own.mechanism == "none" else f"{own.name} with {own.mechanism}"
+    told = kind.told(recipe, data)
+    models = kind.networks(recipe, told)
     return {
-        "model": named,
+        "task": kind.name,
+        "model": named(recipe.model),
         "data": recipe.data.name,
         "seed": recipe.seed,
-        "classes": list(data.classes),
-        "preparation": data.preparation.record(),
-        "parameters": parameters,
+        **told,
+        "parameters": sum(weight.numel() for model in models.values() for weight in model.parameters()),
         "data_fingerprint": data.fingerprint,
         "recipe": as_plain(recipe),
     }
 
 
-def telling(watch: Watch, task: Classification) -> Watch:
+def named(model: NamedModel) -> str:
+    """A model with the mechanism that was put into it."""
+    mechanism = getattr(model, "mechanism", "none")
+    return model.name if mechanism == "none" else f"{model.name} with {mechanism}"
+
+
+def telling(watch: Watch, task: Task, recipe: Training) -> Watch:
     """Adds to the metrics of the last epoch what the present step came to."""
-    recipe, looked = task.recipe, 0.0
+    looked = 0.0
     now: dict[str, float] = {}
 
     def tell(epochs: float, metrics: Mapping[str, float]) -> None:
         nonlocal looked
         now["rate"] = rate(recipe.schedule, recipe.optimizer.lr, epochs, recipe.epochs)
         # Reading a loss waits for the device, so not every one is read.
-        if task.last is not None and time.monotonic() - looked > LOOK:
-            now["step_loss"], looked = float(task.last), time.monotonic()
+        last = getattr(task, "last", None)
+        if last is not None and time.monotonic() - looked > LOOK:
+            now["step_loss"], looked = float(last), time.monotonic()
         watch(epochs, {**metrics, **now})
 
     return tell
 
 
-def _held(out: Path, recipe: Recipe) -> dict[str, Any] | None:
+def _held(out: Path, recipe: Training) -> dict[str, Any] | None:
     """The result that a folder holds, None where its run is not finished.
 
     Raises:
@@ -188,7 +177,7 @@ def _held(out: Path, recipe: Recipe) -> dict[str, Any] | None:
     return record
 
 
-def check_same(out: Path, recipe: Recipe) -> None:
+def check_same(out: Path, recipe: Training) -> None:
     """Raise where a folder's run is of another recipe, with the first option that differs."""
     held = dict(leaves(read_recipe(out / RECIPE)))
     for name, value in leaves(recipe):
@@ -199,7 +188,7 @@ def check_same(out: Path, recipe: Recipe) -> None:
             )
 
 
-def _begin(out: Path, recipe: Recipe, config: dict[str, Any]) -> None:
+def _begin(out: Path, recipe: Training, config: dict[str, Any]) -> None:
     """Write down what is trained, or hold it against what is there."""
     from foveal.models.weights import write_whole
 
@@ -221,7 +210,7 @@ def _begin(out: Path, recipe: Recipe, config: dict[str, Any]) -> None:
     write_json(out / "config.json", config)
 
 
-def _end(out: Path, recipe: Recipe, config: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
+def _end(out: Path, recipe: Training, config: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
     """Write the weights, then the result: where that is, everything is."""
     write_weights(out, recipe, config)
     where = read_json(out / "environment.json")
@@ -233,7 +222,7 @@ def _end(out: Path, recipe: Recipe, config: Mapping[str, Any], metrics: Mapping[
         "epochs": recipe.epochs,
         "parameters": config["parameters"],
         **metrics,
-        **_best(out, recipe.best),
+        **(_best(out, recipe) if recipe.best else {}),
         "environment": where,
         "commit": where["commit"],
     }
@@ -241,36 +230,30 @@ def _end(out: Path, recipe: Recipe, config: Mapping[str, Any], metrics: Mapping[
     return record
 
 
-def _best(out: Path, name: str) -> dict[str, float]:
-    """The largest value of the metric that marks the best checkpoint, and the first epoch that reached it."""
+def _best(out: Path, recipe: Training) -> dict[str, float]:
+    """The best value of the metric that marks the best checkpoint, and the first epoch that reached it."""
+    name, sign = recipe.best, -1 if kind_of(recipe).metrics[recipe.best].least else 1
     lines = [line for line in read_metrics(out) if name in line]
-    first = max(lines, key=lambda line: (line[name], -line["epoch"]))
+    first = max(lines, key=lambda line: (sign * line[name], -line["epoch"]))
     return {f"best_{name}": first[name], "best_epoch": first["epoch"]}
 
 
-def write_weights(out: Path, recipe: Recipe, config: Mapping[str, Any]) -> None:
-    """``model.safetensors`` from the last checkpoint, which is whole in whatever way the processes held the model.
+def write_weights(out: Path, recipe: Training, config: Mapping[str, Any]) -> None:
+    """Weights of each model from the last checkpoint, which is whole in whatever way the processes held the models.
 
-    ``foveal.models.load`` makes the model again; one with a mechanism that a graft has put into it has no name in timm,
-    and its file holds weights alone.
+    ``foveal.models.load`` makes a classifier again; other networks, and one with a mechanism that a graft has put into
+    it, have no name in timm, and their files hold weights alone.
     """
     from foveal.models.weights import save, write_whole
 
-    prepared = config["preparation"]
-    model = network(
-        replace(recipe.model, norm_momentum=None),
-        classes=len(config["classes"]),
-        channels=prepared["channels"],
-        size=prepared["size"],
-        drop_path=recipe.drop_path,
-        load=False,
-    )
-    state = checkpoint.weights(out)
-    model.load_state_dict(state)
-    if recipe.model.mechanism == "none":
-        save(model, out / WEIGHTS, **{name: config[name] for name in ("classes", "preparation", "data")})
-    else:
-        write_whole(out / WEIGHTS, safetensors.torch.save(state, {"format": "pt"}))
+    kind = kind_of(recipe)
+    for name, model in kind.networks(recipe, config).items():
+        path, state = out / f"{name}.safetensors", checkpoint.weights(out, name=name)
+        model.load_state_dict(state)
+        if isinstance(recipe, Recipe) and recipe.model.mechanism == "none":
+            save(model, path, **{key: config[key] for key in ("classes", "preparation", "data")})
+        else:
+            write_whole(path, safetensors.torch.save(state, {"format": "pt"}))
 
 
 def _silent(line: str) -> None: ...
