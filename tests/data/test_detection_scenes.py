@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from foveal.data.detection import scenes
+from foveal.data.detection import digit_scenes, scenes
+from foveal.data.detection.coco import load_detection
+from foveal.data.detection.options import DetectionData
+from foveal.data.detection.rle import decode, from_segmentation
 from foveal.data.detection.scenes import CLASSES, CROWD, scene
 
 
@@ -51,3 +54,25 @@ def test_training_and_validation_share_no_digit_and_no_part_of_a_photograph():
     assert len(train | val) == 1797 and len(val) > 300
     assert not train & val
     assert scenes.COLUMNS["train"][1] <= scenes.COLUMNS["val"][0]
+
+
+def test_scenes_on_disk_are_coco_with_masks_to_the_pixel(tmp_path, monkeypatch):
+    monkeypatch.setattr(digit_scenes, "COUNTS", {"train": CROWD + 1, "val": 2})
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        digit_scenes.write(tmp_path / name)
+    written = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
+    assert all((tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes() for path in written)
+    assert len(written) == CROWD + 1 + 2 + 2
+    data = load_detection(DetectionData(name="folder", path=str(tmp_path / "a"), flip=0.0), masks=True)
+    assert data.classes == CLASSES and data.category_ids == digit_scenes.CATEGORY_IDS
+    for index in (0, CROWD):
+        made, (image, target) = scene(index, "train"), data.train.item(index)
+        single = ~made.crowd
+        assert np.array_equal(target["masks"].bool().numpy(), made.masks[single])
+        assert target["labels"].tolist() == (made.labels[single] + 1).tolist()
+        assert np.abs(image.permute(1, 2, 0).numpy().astype(int) - made.image).mean() < 6
+    told = data.train.annotations
+    crowd = told.segmentation(int(np.flatnonzero(told.crowds)[0]))
+    rows, columns = made.image.shape[:2]
+    assert np.array_equal(decode(from_segmentation(crowd, rows, columns)).astype(bool), made.masks[0])
