@@ -18,6 +18,8 @@ from foveal.cache import cache_folder
 from foveal.errors import DataError, NoMatchError
 
 GENERATED: dict[str, str] = {
+    "solids": "foveal.data.points.solids:write_solids",
+    "solid-parts": "foveal.data.points.solids:write_solid_parts",
     "photo-planes": "foveal.data.stereo.photo_planes:write",
     "digit-scenes-voc": "foveal.data.segmentation.generated:write",
 }
