@@ -20,7 +20,11 @@ UNDECAYED = ("relative", "radius", "place", "pos_embed", "cls_token")
 
 def optimizer(model: nn.Module, options: OptimizerOptions) -> Optimizer:
     """The optimiser of a model: groups differ in decay and in rate."""
-    made = groups(model, options)
+    return made_from(groups(model, options), options)
+
+
+def made_from(made: list[dict[str, Any]], options: OptimizerOptions) -> Optimizer:
+    """The optimiser of these groups."""
     # One call for all tensors of a group: much of a small model's step on a CPU goes into calls.
     if options.name == "sgd":
         return SGD(made, options.lr, options.momentum, nesterov=options.nesterov, foreach=True)

@@ -1,0 +1,1 @@
+"""A class for every pixel: recipe, training, scores over scales and windows, mean IoU, answers for new images."""

@@ -1,0 +1,117 @@
+"""Maps of classes over the picture that they are of, with a legend of the classes that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL import ImageFont
+
+RGB = tuple[int, int, int]
+Bytes = npt.NDArray[np.uint8]
+BLACK: RGB = (0, 0, 0)
+LEAST, MOST = 320, 2048  # pixels of the longer side
+STRENGTH = 0.6  # share of the class's colour in the mixture
+MOST_NAMED = 40
+_SIZE, _GAP, _WIDTH = 15, 8, 240  # of letters, around them, and the least of the legend
+_INK, _SOFT, _PAPER = (22, 25, 29), (91, 100, 112), (255, 255, 255)
+
+
+def shares(labels: Bytes, names: Sequence[str]) -> dict[str, float]:
+    """Share of the pixels of each class that is there, the largest first."""
+    counts = np.bincount(labels.ravel(), minlength=len(names))
+    ranked = sorted(np.flatnonzero(counts).tolist(), key=lambda number: (-counts[number], number))
+    return {names[number]: float(counts[number] / labels.size) for number in ranked}
+
+
+def drawn(image: Bytes, labels: Bytes, names: Sequence[str], colours: Sequence[RGB]) -> Bytes:
+    """A picture with its classes in colour, their borders, and a legend below.
+
+    Args:
+        image: ``(rows, columns, 3)``.
+        labels: ``(rows, columns)``, numbers of classes.
+        names: of the classes.
+        colours: of the classes; the picture shows as it is where that is black, as VOC's background is.
+
+    Returns:
+        ``(rows, columns, 3)``; small pictures are enlarged to about ``LEAST`` pixels, large ones shrunk to ``MOST``.
+    """
+    image, labels = _fitted(image, labels)
+    table = np.array(colours, np.float32)[labels]
+    seen = STRENGTH * (table.sum(-1, keepdims=True) > 0)
+    mixed = (1 - seen) * _greyed(image, seen) + seen * table
+    mixed[_borders(labels)] = 255
+    return _over_legend(mixed.round().astype(np.uint8), labels, names, colours)
+
+
+def _greyed(image: Bytes, seen: Any) -> npt.NDArray[np.float32]:
+    """Grey under a colour, so that the picture's own do not look like classes."""
+    pixels = image.astype(np.float32)
+    grey = (pixels @ np.array([0.2126, 0.7152, 0.0722], np.float32))[..., None]
+    mixed: npt.NDArray[np.float32] = np.where(seen > 0, grey, pixels)
+    return mixed
+
+
+def _borders(labels: Bytes) -> npt.NDArray[np.bool_]:
+    """Where a class ends to the right or below."""
+    borders = np.zeros(labels.shape, bool)
+    borders[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    borders[:-1] |= labels[:-1] != labels[1:]
+    return borders
+
+
+def _fitted(image: Bytes, labels: Bytes) -> tuple[Bytes, Bytes]:
+    from PIL import Image
+
+    longer = max(labels.shape)
+    if LEAST <= longer <= MOST:
+        return image, labels
+    factor = -(-LEAST // longer) if longer < LEAST else MOST / longer
+    size = (max(1, round(labels.shape[1] * factor)), max(1, round(labels.shape[0] * factor)))
+    picture = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(picture), np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
+
+
+def _over_legend(picture: Bytes, labels: Bytes, names: Sequence[str], colours: Sequence[RGB]) -> Bytes:
+    from PIL import Image, ImageDraw, ImageFont
+
+    font: Any = ImageFont.load_default(_SIZE)
+    width = max(picture.shape[1], _WIDTH)
+    entries = _entries(labels, names, colours)
+    placed, height = _placed([text for text, _ in entries], width, font)
+    canvas = Image.new("RGB", (width, picture.shape[0] + height), _PAPER)
+    canvas.paste(Image.fromarray(picture), ((width - picture.shape[1]) // 2, 0))
+    draw = ImageDraw.Draw(canvas)
+    for (text, colour), (left, top) in zip(entries, placed, strict=True):
+        top += picture.shape[0]
+        if colour is not None:
+            draw.rectangle((left, top, left + _SIZE, top + _SIZE), fill=colour, outline=_SOFT)
+            left += _SIZE + _GAP
+        draw.text((left, top + _SIZE / 2), text, fill=_INK, font=font, anchor="lm")
+    return np.asarray(canvas)
+
+
+def _entries(labels: Bytes, names: Sequence[str], colours: Sequence[RGB]) -> list[tuple[str, RGB | None]]:
+    """Words and colour of each class that is there; words alone for how many more there are."""
+    there = shares(labels, names)
+    told: list[tuple[str, RGB | None]] = []
+    for name, share in list(there.items())[:MOST_NAMED]:
+        shown = f"{100 * share:.1f} %" if share >= 0.0005 else "< 0.1 %"
+        told.append((f"{name}  {shown}", colours[list(names).index(name)]))
+    return told if len(there) <= MOST_NAMED else [*told, (f"and {len(there) - MOST_NAMED} more", None)]
+
+
+def _placed(texts: Sequence[str], width: int, font: ImageFont.FreeTypeFont) -> tuple[list[tuple[int, int]], int]:
+    """Left upper corner of each, row after row, and the height of all."""
+    places, left, top = [], _GAP, _GAP
+    for text in texts:
+        wide = round(font.getlength(text)) + _SIZE + _GAP
+        if left > _GAP and left + wide + _GAP > width:
+            left, top = _GAP, top + _SIZE + _GAP
+        places.append((left, top))
+        left += wide + 2 * _GAP
+    return places, top + _SIZE + _GAP
