@@ -20,7 +20,6 @@ from foveal.tasks.segmentation.networks import network
 from foveal.tasks.segmentation.recipe import SegmentationRecipe
 from foveal.tasks.segmentation.scoring import check as check_evaluation
 
-
 METRICS = {
     "miou": Metric("mean IoU", percent=True),
     "pixel_accuracy": Metric("pixel accuracy", percent=True),
