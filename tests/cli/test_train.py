@@ -108,11 +108,11 @@ def test_a_run_prints_its_result_and_says_when_it_is_finished(tiny, tmp_path, ca
     shown = capsys.readouterr()
     record = json.loads(shown.out)
     assert record["status"] == "done"
-    assert f"epoch 1: accuracy {record['accuracy']:.2%}" in shown.err
+    assert f"epoch 1: accuracy {100 * record['accuracy']:.2f} %" in shown.err
     assert main(given) == 0
     shown = capsys.readouterr()
     assert "finished: " in shown.err
-    assert f"accuracy {record['accuracy']:.2%}" in shown.out
+    assert f"accuracy {100 * record['accuracy']:.2f} %" in shown.out
     assert main([*given, "--epochs", "2"]) == 2
     assert "holds a run of another recipe: its epochs is 1, asked for is 2." in capsys.readouterr().err
 

@@ -8,27 +8,30 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-# Runs record shares, papers print per cent.
-SHARES = ("accuracy", "accuracy_top5")
+from foveal.analysis.metrics import CLASSIFICATION, Metric
 
 
 def grid_table(
-    records: Sequence[Mapping[str, Any]], published: Mapping[str, Mapping[str, float]]
+    records: Sequence[Mapping[str, Any]],
+    published: Mapping[str, Mapping[str, float]],
+    known: Mapping[str, Metric] = CLASSIFICATION,
 ) -> list[dict[str, Any]]:
     """One entry a row, in the order of ``published``.
 
     Args:
         records: of runs, with ``row``, ``seed``, ``status`` and metrics, or the ``reason`` of a failure.
         published: figures of each row by metric.
+        known: what the task measures; the first one has a column even where no run is done.
 
     Returns:
         For each row: ``runs`` that are done, ``parameters``, ``seconds`` of training in the mean, ``failures`` as seed
         and reason, and for each metric ``values`` by seed, ``mean``, ``deviation`` over seeds (None for one),
         ``published`` and ``difference`` (ours less the published one). Shares are in per cent.
     """
-    metrics = dict.fromkeys(["accuracy", *(name for told in published.values() for name in told)])
-    for name in SHARES:
-        if any(name in record for record in records):
+    first = next(iter(known))
+    metrics = dict.fromkeys([first, *(name for told in published.values() for name in told)])
+    for name in known:
+        if name != "loss" and any(name in record for record in records):
             metrics.setdefault(name)
     table = []
     for row, told in published.items():
@@ -44,7 +47,7 @@ def grid_table(
                 "failures": [
                     {"seed": record["seed"], "reason": record["reason"]} for record in own if record not in done
                 ],
-                "metrics": {name: _metric(name, done, told.get(name)) for name in metrics},
+                "metrics": {name: _metric(name, done, told.get(name), known) for name in metrics},
             }
         )
     return table
@@ -66,8 +69,11 @@ def as_csv(table: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _metric(name: str, done: Sequence[Mapping[str, Any]], published: float | None) -> dict[str, Any]:
-    factor = 100.0 if name in SHARES else 1.0
+def _metric(
+    name: str, done: Sequence[Mapping[str, Any]], published: float | None, known: Mapping[str, Metric]
+) -> dict[str, Any]:
+    # Runs record shares, papers print per cent.
+    factor = 100.0 if name in known and known[name].percent else 1.0
     values = {str(record["seed"]): factor * float(record[name]) for record in done if name in record}
     mean = fmean(values.values()) if values else None
     return {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ABOUT = """Measure a trained model on validation images: accuracy, loss, calibration, accuracy by class.
 RUN is a folder of foveal train, one run of foveal compare, or a .safetensors file of foveal.models.save. The last
-weights of a run give what it measured itself.
+weights of a run give what it measured itself. Runs of other tasks are measured by their own metrics.
 
 examples:
   foveal evaluate runs/cifar
@@ -27,6 +27,7 @@ examples:
   foveal evaluate runs/photos --data.path /new/place/photos
   foveal evaluate runs/demo/runs/local-0 --confusion confusion.html
   foveal evaluate model.safetensors --data photos
+  foveal evaluate runs/detection --results detections.json
 """
 SHOWN = 20  # classes that the table shows; JSON holds all
 
@@ -45,12 +46,21 @@ class Evaluate:
     """Weights after the last epoch, or after the best."""
     confusion: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Also write which class is taken for which: .csv for the numbers, .html to look at."""
+    results: Annotated[str | None, tyro.conf.arg(metavar="FILE.json")] = None
+    """Also write every box and mask in COCO's format of results (detection)."""
     json: bool = False
     """Print JSON instead of tables."""
 
     when_interrupted = "Nothing was written."
 
     def run(self) -> int:
+        from foveal.tasks.opened import task_of
+
+        task = task_of(self.source)
+        if task != "classification":
+            from foveal.cli.evaluate_task import evaluate_task
+
+            return evaluate_task(self, task)
         self._check()
         from foveal.cli.waiting import counter
         from foveal.tasks.evaluate import data_of, evaluate
@@ -68,6 +78,8 @@ class Evaluate:
         return 0
 
     def _check(self) -> None:
+        if self.results is not None:
+            raise OptionError("evaluate: --results is for detection, this run is of classification. Leave it out.")
         if self.confusion is not None and Path(self.confusion).suffix.lower() not in (".csv", ".html"):
             raise OptionError(f"evaluate: --confusion must end in .csv or .html, got {self.confusion!r}.")
         check_folder("--confusion", self.confusion)

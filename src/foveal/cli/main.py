@@ -20,6 +20,8 @@ from foveal.cli.compare import ABOUT as COMPARE
 from foveal.cli.compare import Compare
 from foveal.cli.cost import ABOUT as COST
 from foveal.cli.cost import Cost
+from foveal.cli.data import ABOUT as DATA
+from foveal.cli.data import Data
 from foveal.cli.evaluate import ABOUT as EVALUATE
 from foveal.cli.evaluate import Evaluate
 from foveal.cli.explore import ABOUT as EXPLORE
@@ -68,6 +70,7 @@ COMMANDS: dict[str, tuple[Any, str]] = {
     "bench": (Bench, BENCH),
     "compare": (Compare, COMPARE),
     "cost": (Cost, COST),
+    "data": (Data, DATA),
     "evaluate": (Evaluate, EVALUATE),
     "explore": (Explore, EXPLORE),
     "figure": (Figure, FIGURE),

@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 ABOUT = """Say what is on images: one line of JSON for each on standard output, as they come.
 RUN is a folder of foveal train, one run of foveal compare, or a .safetensors file of foveal.models.save. IMAGES are
-files, folders with images at any depth, or globs. The data set need not be there.
+files, folders with images at any depth, or globs. The data set need not be there. What a run of detection,
+segmentation, stereo, points or generation answers, --draw writes as one picture each.
 
 examples:
   foveal predict runs/cifar photo.jpg
   foveal predict runs/cifar photos/ 'more/**/*.png' --top 3 > answers.jsonl
   foveal predict runs/demo/runs/local-0 digits/ --sheet digits.html
+  foveal predict runs/detection photos/ --draw drawn --threshold 0.7
+  foveal predict runs/stereo left/ --right right/ --draw drawn
+  foveal predict runs/gan --count 40 --draw drawn
   foveal predict runs/cifar photos/ | jq -r 'select(.top) | [.image, .top[0].class] | @tsv'
 """
 
@@ -43,17 +47,35 @@ class Predict:
     """Classes of each image."""
     which: Literal["last", "best"] = "last"
     """Weights after the last epoch, or after the best."""
-    batch_size: int = 64
-    """Images that go through the model at a time."""
+    batch_size: int | None = None
+    """Images that go through the model at a time; 64, or 8 where answers are drawn."""
     sheet: Annotated[str | None, tyro.conf.arg(metavar="FILE.html")] = None
     """Also write the images with their answers as one HTML file, which shows the first 1,000."""
     attention: Literal["marked", "centre", "none"] | None = None
     """On the sheet, where a point looks: the one that stands out most (marked), or the centre. Marked where the model
     has an attention layer."""
 
+    draw: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Write each answer as a picture into this folder: not for classification."""
+    threshold: float | None = None
+    """Least score of what is told and drawn (detection)."""
+    right: Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGES…")] = ()
+    """The right image of each pair, in the order of the left ones; folders are paired by names (stereo)."""
+    count: int | None = None
+    """How many to make (generation)."""
+    seed: int | None = None
+    """Of what is drawn at random (generation)."""
+
     when_interrupted = "What was printed stands; no sheet was written."
 
     def run(self) -> int:
+        from foveal.tasks.opened import task_of
+
+        task = task_of(self.source)
+        if task != "classification":
+            from foveal.cli.predict_drawn import predict_drawn
+
+            return predict_drawn(self, task)
         self._check()
         from foveal.cli.waiting import counter
         from foveal.tasks.predict import has_attention, predict
@@ -66,7 +88,13 @@ class Predict:
             sheet = None if self.sheet is None else stack.enter_context(self._sheet(trained, self.sheet))
             # Where standard output is a terminal, its lines tell how far it is.
             tell = stack.enter_context(counter("images", quiet=sys.stdout.isatty()))
-            answers = predict(trained, self.images, top=self.top, batch_size=self.batch_size, looking=looking)
+            answers = predict(
+                trained,
+                self.images,
+                top=self.top,
+                batch_size=64 if self.batch_size is None else self.batch_size,
+                looking=looking,
+            )
             for count, prediction in enumerate(answers, start=1):
                 print(json.dumps(prediction.record()), flush=True)
                 unread += prediction.error is not None
@@ -83,6 +111,9 @@ class Predict:
         return 0
 
     def _check(self) -> None:
+        for name in ("draw", "threshold", "right", "count", "seed"):
+            if getattr(self, name) not in (None, ()):
+                raise OptionError(f"predict: --{name} means nothing for classification. Use --sheet FILE.html to look.")
         if not self.images:
             raise OptionError("predict: no images are named. Give files, folders or globs after the run.")
         if self.attention is not None and self.sheet is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from foveal.tasks.kind import Opened
     from foveal.tasks.trained import Trained
 
 
@@ -52,10 +53,25 @@ def opened(source: str, which: Literal["last", "best"]) -> Trained:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         trained = open_run(source, which=which)
+    _say_damage(caught)
+    return trained
+
+
+def opened_models(source: str, which: Literal["last", "best"]) -> Opened:
+    """The networks of a run of any task; a damaged checkpoint is said likewise."""
+    from foveal.tasks.opened import open_models
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        opened = open_models(source, which=which)
+    _say_damage(caught)
+    return opened
+
+
+def _say_damage(caught: list[warnings.WarningMessage]) -> None:
     for warning in caught:
         if " is used instead." in str(warning.message):
             print_warning(str(warning.message))
-    return trained
 
 
 def print_written(path: str, *, quiet: bool = False) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from foveal.tasks.recipe import Recipe
+from foveal.tasks.kinds import CLASSIFICATION, kind_named, kind_of
+from foveal.tasks.recipe import Training
 
+MOST = 5  # metrics in a line
 RECENT = 0.05  # weight of the last step in the time that a step takes
-SHOWN = {"accuracy": "accuracy", "accuracy_top5": "top 5"}
 
 
 class TrainingProgress:
@@ -23,7 +24,7 @@ class TrainingProgress:
     Where standard error is no terminal there is no bar; the lines stay.
     """
 
-    def __init__(self, recipe: Recipe, *, quiet: bool = False) -> None:
+    def __init__(self, recipe: Training, *, quiet: bool = False) -> None:
         self.recipe = recipe
         self._console = Console(stderr=True, quiet=quiet)
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
@@ -66,9 +67,9 @@ class TrainingProgress:
 
     def say_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """A line for an epoch that has ended."""
-        told = [f"{words} {metrics[name]:.2%}" for name, words in SHOWN.items() if name in metrics]
-        told += [f"loss {metrics['loss']:.4f}"] if "loss" in metrics else []
-        told += [f"training loss {metrics['train_loss']:.4f}", f"rate {metrics['rate']:.2e}"]
+        told = _told(self.recipe.task, metrics)
+        told += [f"training {name[6:].replace('_', ' ')} {metrics[name]:.4f}" for name in metrics if _is_loss(name)]
+        told += [f"rate {metrics['rate']:.2e}"]
         self._console.print(
             f"epoch {epoch}: {', '.join(told)}{self._speed(', ')}", highlight=False, markup=False, soft_wrap=True
         )
@@ -80,15 +81,29 @@ class TrainingProgress:
         self._stepped = now
 
     def _speed(self, before: str) -> str:
-        return f"{before}{self.recipe.batch_size / self._seconds:,.0f} images/s" if self._seconds else ""
+        if not self._seconds:
+            return ""
+        return f"{before}{self.recipe.batch_size / self._seconds:,.0f} {kind_of(self.recipe).items}/s"
 
 
 def print_result(record: Mapping[str, Any], folder: str) -> None:
     """What a run ended with, and where it lies."""
-    console = Console()
-    told = [f"{words} {record[name]:.2%}" for name, words in SHOWN.items() if name in record]
-    best = [name for name in record if name.startswith("best_") and name != "best_epoch"]
-    told += [f"best {record[name]:.2%} after epoch {record['best_epoch']}" for name in best]
+    console, kind = Console(), kind_named(record.get("task", CLASSIFICATION))
+    told = _told(kind.name, record)
+    for name in (key for key in record if key.startswith("best_") and key != "best_epoch"):
+        best = kind.metric(name.removeprefix("best_")).text(record[name])
+        told.append(f"best {best} after epoch {record['best_epoch']}")
     said = f"{record['model']} on {record['data']}: {', '.join(told)}; {record['train_seconds']:.0f} s of training"
     console.print(said, highlight=False, markup=False, soft_wrap=True)
     console.print(f"Run: {Path(folder)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _told(task: str, metrics: Mapping[str, Any]) -> list[str]:
+    """The metrics of a task in its order, the first few."""
+    known = kind_named(task).metrics
+    return [f"{metric.words} {metric.text(metrics[name])}" for name, metric in known.items() if name in metrics][:MOST]
+
+
+def _is_loss(name: str) -> bool:
+    """Whether it is what a turn descends; other parts of it stand in metrics.csv."""
+    return name.startswith("train_") and name.endswith("loss")

@@ -159,6 +159,10 @@ class Kind(ABC):
     needs_files = True
     """Whether it answers for files; else it makes what it shows."""
 
+    def metric(self, name: str) -> Metric:
+        """How a metric is called and printed; one that the table does not have as it is."""
+        return self.metrics.get(name) or Metric(name.replace("_", " "))
+
     @abstractmethod
     def check(self, recipe: Any) -> None:
         """Raise OptionError where a recipe contradicts itself; ranges of common numbers are checked before."""

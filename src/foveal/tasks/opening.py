@@ -15,6 +15,7 @@ from foveal.data.preparation import Preparation
 from foveal.errors import DataError, OptionError
 from foveal.tasks import checkpoint
 from foveal.tasks.checkpoint import Which
+from foveal.tasks.kinds import CLASSIFICATION
 from foveal.tasks.recipe import ModelOptions, Recipe
 from foveal.tasks.run_folder import read_json
 from foveal.tasks.trained import Trained
@@ -37,6 +38,11 @@ def kind_of(source: Path) -> Opener:
         raise DataError(f"open_run: there is no run {str(source)!r}. Give the folder that foveal train wrote to.")
     config = read_json(source / CONFIGURATION)
     if isinstance(config, dict):
+        if config.get("task", CLASSIFICATION) != CLASSIFICATION:
+            raise OptionError(
+                f"open_run: {source} is a run of {config['task']}, classification is wanted. Use open_models in "
+                "Python, foveal evaluate or foveal predict."
+            )
         if "recipe" in config:
             return open_training
         if {"backbone", "mechanism"} <= set(config):
@@ -94,7 +100,7 @@ def open_compared(folder: Path, which: Which) -> Trained:
     sites = tuple(settings.sites_for(mechanism) or ())
     options = ModelOptions(config["backbone"], mechanism=mechanism, sites=sites, weights=settings.weights)
     model = network(options, classes=len(classes), channels=preparation.channels, size=preparation.size, load=False)
-    weights, recorded = _load_weights_(model, folder, which)
+    weights, recorded = load_weights_({"model": model}, folder, which)
     # Its batch size is what evaluation needs of it; sums over batches of another size round differently.
     recipe = Recipe(data=DataOptions(settings.data, size=settings.size), batch_size=settings.batch_size)
     return Trained(model, classes, preparation, folder, _named(options), weights, settings.data, recipe, recorded)
@@ -116,7 +122,7 @@ def open_training(folder: Path, which: Which) -> Trained:
         drop_path=recipe.drop_path,
         load=False,
     )
-    weights, recorded = _load_weights_(model, folder, which)
+    weights, recorded = load_weights_({"model": model}, folder, which)
     data = recipe.data.path if recipe.data.name == "folder" and recipe.data.path else recipe.data.name
     return Trained(model, classes, preparation, folder, _named(recipe.model), weights, data, recipe, recorded)
 
@@ -136,23 +142,27 @@ def _kept(folder: Path, config: Mapping[str, Any]) -> tuple[tuple[str, ...], Pre
     return tuple(config["classes"]), Preparation.from_record(config["preparation"])
 
 
-def _load_weights_(model: nn.Module, folder: Path, which: Which) -> tuple[str, dict[str, float]]:
-    """Put a run's weights into its model; says which they are, and what the run measured with them.
+def load_weights_(models: Mapping[str, nn.Module], folder: Path, which: Which) -> tuple[str, dict[str, float]]:
+    """Put a run's weights into its models; says which they are, and what the run measured with them.
 
     A run whose checkpoints were taken away still has the weights of its end.
     """
-    from foveal.models.backbones import load_weights_, read_weights
+    from foveal.models.backbones import load_weights_ as load_
+    from foveal.models.backbones import read_weights
 
     saved = checkpoint.read(folder, which)
-    if saved is None and which == "last" and (folder / WEIGHTS).is_file():
-        load_weights_(model, read_weights(folder / WEIGHTS), str(folder / WEIGHTS), new_head=False)
+    if saved is None and which == "last" and all((folder / f"{name}.safetensors").is_file() for name in models):
+        for name, model in models.items():
+            path = folder / f"{name}.safetensors"
+            load_(model, read_weights(path), str(path), new_head=False)
         return "last", {}
     if saved is None:
         raise DataError(f"open_run: {folder} has no {which} checkpoint yet. Train it first, or use the other --which.")
     for line in saved.damage:
         warnings.warn(f"{line}. {saved.path} is used instead.", stacklevel=2)
-    average = "model.average"
-    saved.load_into(average if f"{average}.safetensors" in saved.files else "model", model)
+    for name, model in models.items():
+        average = f"{name}.average"
+        saved.load_into(average if f"{average}.safetensors" in saved.files else name, model)
     state = saved.state()
     at = state.get("position", state)  # the best one was written at the end of an epoch and says no more than that
     step = at.get("step", 0)

@@ -127,7 +127,7 @@ def gather(grid: Grid, records: list[Record], command: str) -> dict[str, Any]:
         "command": command,
         "grid": grid.name,
         "about": asdict(grid.about),
-        "table": grid_table(records, grid.published),
+        "table": grid_table(records, grid.published, kind_of(grid.base).metrics),
         "environment": environment(),
         "records": records,
     }

@@ -216,6 +216,7 @@ def _end(out: Path, recipe: Training, config: Mapping[str, Any], metrics: Mappin
     where = read_json(out / "environment.json")
     record = {
         "status": "done",
+        "task": recipe.task,
         "model": config["model"],
         "data": config["data"],
         "seed": recipe.seed,
