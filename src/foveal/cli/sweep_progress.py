@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from foveal.tasks.grid import Run
+from foveal.tasks.kinds import kind_named
 
 
 class SweepProgress:
@@ -28,6 +29,7 @@ class SweepProgress:
         self._epochs: dict[str, int] = {}
         self._at: dict[str, float] = {}
         self._tasks: dict[str, TaskID] = {}
+        self._kinds: dict[str, str] = {}
         self._all: TaskID | None = None
 
     def __enter__(self) -> SweepProgress:
@@ -40,13 +42,14 @@ class SweepProgress:
 
     def begin(self, runs: tuple[Run, ...]) -> None:
         self._epochs = {run.name: run.recipe.epochs for run in runs}
+        self._kinds = {run.name: run.recipe.task for run in runs}
         self._bars.start()
         self._all = self._bars.add_task(f"{len(runs)} runs", total=sum(self._epochs.values()), note="")
 
     def at(self, name: str, epochs: float, metrics: Mapping[str, float]) -> None:
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(name, total=self._epochs[name], note="")
-        note = f"accuracy {metrics['accuracy']:.3f}" if "accuracy" in metrics else ""
+        note = self._first(name, metrics)
         self._bars.update(self._tasks[name], completed=epochs, note=note)
         self._count(name, epochs)
 
@@ -56,8 +59,13 @@ class SweepProgress:
         self._count(name, self._epochs[name])
         said = f"failed: {record.get('reason')}"
         if record["status"] == "done":
-            said = f"accuracy {record['accuracy']:.2%}" if "accuracy" in record else "done"
+            said = self._first(name, record) or "done"
         self._print(f"{name}: {said}")
+
+    def _first(self, name: str, metrics: Mapping[str, Any]) -> str:
+        """The first metric of the run's task that was measured."""
+        known = kind_named(self._kinds[name]).metrics.items()
+        return next((f"{metric.words} {metric.text(metrics[key])}" for key, metric in known if key in metrics), "")
 
     def said(self, line: str) -> None:
         self._print(line)

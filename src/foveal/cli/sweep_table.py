@@ -32,7 +32,7 @@ def print_plan(grid: Grid, previews: Mapping[str, Preview], *, as_json: bool) ->
     metrics = list(dict.fromkeys(name for told in grid.published.values() for name in told))
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("row")
-    for title in ("seeds", "epochs", "parameters", *(f"{TITLES.get(name, name)}\npublished" for name in metrics)):
+    for title in ("seeds", "epochs", "parameters", *(f"{TITLES.get(name) or name}\npublished" for name in metrics)):
         table.add_column(title, justify="right")
     for row, preview in previews.items():
         own = [run for run in grid.runs if run.row == row]
@@ -81,7 +81,8 @@ def print_sweep(results: Mapping[str, Any], folder: Path) -> None:
     for title in ("runs", "parameters"):
         table.add_column(title, justify="right", no_wrap=True)
     for name in metrics:
-        told = TITLES.get(name, name)
+        measure = results["measures"].get(name, {})
+        told = TITLES.get(name) or str(measure.get("words", name))
         for title in (told, "published", "difference") if _is_published(entries, name) else (told,):
             table.add_column(title, justify="right", no_wrap=True)
     for entry in entries:

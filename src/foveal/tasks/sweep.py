@@ -122,12 +122,14 @@ def sweep(
 
 def gather(grid: Grid, records: list[Record], command: str) -> dict[str, Any]:
     """The content of ``results.json``."""
+    metrics = kind_of(grid.base).metrics
     return {
         "schema": SCHEMA,
         "command": command,
         "grid": grid.name,
         "about": asdict(grid.about),
-        "table": grid_table(records, grid.published, kind_of(grid.base).metrics),
+        "table": grid_table(records, grid.published, metrics),
+        "measures": {name: metric._asdict() for name, metric in metrics.items()},
         "environment": environment(),
         "records": records,
     }

@@ -13,7 +13,6 @@ from foveal.viz.palette import colours_of
 from foveal.viz.scale import Axis, short
 
 NONE = '<td class="none" data-v="-inf">&ndash;</td>'
-DIGITS = {"accuracy": 2, "accuracy_top5": 2}
 TITLES = {"accuracy": "Top-1, %", "accuracy_top5": "Top-5, %", "accuracy_held_out": "Top-1 of another split, %"}
 
 
@@ -22,14 +21,17 @@ def sweep_page(results: Mapping[str, Any]) -> str:
 
     Args:
         results: what ``results.json`` of a sweep holds: ``grid``, ``about``, ``table``, ``records``, ``command``,
-            ``environment``.
+            ``environment``, and ``measures``: what each metric is called and whether it is in per cent.
     """
-    comparison = summarise([{**record, "mechanism": record["row"]} for record in results["records"]])
+    records = results["records"]
+    # Strips and the chart are of accuracies.
+    told = [record for record in records if "accuracy" in record or record["status"] != "done"]
+    comparison = summarise([{**record, "mechanism": record["row"]} for record in told])
     colours = colours_of(entry["row"] for entry in results["table"])
     names = references(colours)
     about = results["about"]
     title = f"{results['grid']}: {about['table']}" if about["table"] else str(results["grid"])
-    parts = [_top(title, results), _table(results["table"], comparison, names), _under(results["table"])]
+    parts = [_top(title, results), _table(results, comparison, names), _under(results["table"])]
     parts += [_notes(about), _chart(results["table"], comparison, names), _origin(results)]
     return page(title, "".join(parts), colours)
 
@@ -46,16 +48,18 @@ def _top(title: str, results: Mapping[str, Any]) -> str:
     return f'<header><p class="kind">foveal sweep</p><h1>{escape(title)}</h1>{shown}{notice}</header><h2>Results</h2>'
 
 
-def _table(table: Sequence[Mapping[str, Any]], comparison: Comparison, colours: Mapping[str, str]) -> str:
+def _table(results: Mapping[str, Any], comparison: Comparison, colours: Mapping[str, str]) -> str:
+    table, measures = results["table"], results.get("measures", {})
     axis = accuracy_axis(comparison.done, 8, 142) if comparison.done else None
     metrics = [name for name in (table[0]["metrics"] if table else ()) if _is_told(table, name)]
     heads = [_head("Row", "text"), _head("Runs"), _head("Parameters")]
     if axis is not None:
         heads.append(f'<th scope="col" class="dots"><span>each seed, %</span>{strip_scale(axis)}</th>')
     for name in metrics:
-        title = TITLES.get(name, name)
+        title = TITLES.get(name) or _title(name, measures.get(name, {}))
         heads += [_head(title, sub="mean ± deviation"), _head("Published", sub=title), _head("Difference")]
-    body = "".join(_row(entry, comparison, axis, metrics, colours[entry["row"]]) for entry in table)
+    digits = {name: 2 if measures.get(name, {}).get("percent") else 4 for name in metrics}
+    body = "".join(_row(entry, comparison, axis, digits, colours[entry["row"]]) for entry in table)
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Results by row"><table id="results">'
         f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -63,7 +67,7 @@ def _table(table: Sequence[Mapping[str, Any]], comparison: Comparison, colours: 
 
 
 def _row(
-    entry: Mapping[str, Any], comparison: Comparison, axis: Axis | None, metrics: Sequence[str], colour: str
+    entry: Mapping[str, Any], comparison: Comparison, axis: Axis | None, digits: Mapping[str, int], colour: str
 ) -> str:
     name = escape(entry["row"])
     count = entry["parameters"]
@@ -77,9 +81,15 @@ def _row(
     if axis is not None:
         found = comparison.row(entry["row"])
         cells.append(f'<td class="dots">{strip(found, axis, colour) if found else ""}</td>')
-    for metric in metrics:
-        cells += _figures(entry["metrics"][metric], DIGITS.get(metric, 4))
+    for metric, count in digits.items():
+        cells += _figures(entry["metrics"][metric], count)
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _title(name: str, measure: Mapping[str, Any]) -> str:
+    words = str(measure.get("words", name)).replace("_", " ")
+    unit = "%" if measure.get("percent") else measure.get("unit", "")
+    return (words[:1].upper() + words[1:]) + (f", {unit}" if unit else "")
 
 
 def _figures(told: Mapping[str, Any], digits: int) -> list[str]:
