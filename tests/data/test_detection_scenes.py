@@ -73,6 +73,6 @@ def test_scenes_on_disk_are_coco_with_masks_to_the_pixel(tmp_path, monkeypatch):
         assert target["labels"].tolist() == (made.labels[single] + 1).tolist()
         assert np.abs(image.permute(1, 2, 0).numpy().astype(int) - made.image).mean() < 6
     told = data.train.annotations
-    crowd = told.segmentation(int(np.flatnonzero(told.crowds)[0]))
+    crowd = told.shapes[int(np.flatnonzero(told.crowds)[0])]
     rows, columns = made.image.shape[:2]
     assert np.array_equal(decode(from_segmentation(crowd, rows, columns)).astype(bool), made.masks[0])

@@ -21,6 +21,7 @@ GENERATED: dict[str, str] = {
     "solids": "foveal.data.points.solids:write_solids",
     "solid-parts": "foveal.data.points.solids:write_solid_parts",
     "photo-planes": "foveal.data.stereo.photo_planes:write",
+    "digit-scenes": "foveal.data.detection.digit_scenes:write",
     "digit-scenes-voc": "foveal.data.segmentation.generated:write",
 }
 """Name to module and function: ``(folder) -> None``."""

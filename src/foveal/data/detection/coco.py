@@ -181,7 +181,7 @@ def _trainable(side: _Side, empty: bool, masks: bool) -> Numbers:
         first = told.objects[np.flatnonzero(flat)[0]]
         side.left_out.append(f"{where}: {flat.sum():,} boxes without any extent within their image, {first} the first")
     learned = ~flat & ~told.crowds
-    if masks and (bare := learned & np.array([not text for text in told.shapes], bool)).any():
+    if masks and (bare := learned & np.array([shape is None for shape in told.shapes], bool)).any():
         raise DataError(
             f"load: {where} has {bare.sum():,} objects without a segmentation, {told.objects[bare.argmax()]} the "
             "first, and this model learns masks. Use faster_rcnn or retinanet, or add the segmentations."

@@ -101,7 +101,7 @@ class CocoSamples(Samples):
 
     def _mask(self, place: int, rows: int, columns: int) -> Numbers:
         try:
-            return decode(from_segmentation(self.annotations.segmentation(place), rows, columns))
+            return decode(from_segmentation(self.annotations.shapes[place], rows, columns))
         except ValueError as error:
             told = self.annotations
             raise DataError(
