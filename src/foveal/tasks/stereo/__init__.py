@@ -1,0 +1,1 @@
+"""Stereo: disparities of pairs of images, learned and measured."""
