@@ -5,13 +5,15 @@ Paper: Guo et al., PCT: Point Cloud Transformer (2021), section 3; the layout of
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foveal.errors import ShapeError
 from foveal.layers.base import check_sizes
-from foveal.layers.pointwise import Pointwise
+from foveal.layers.pointwise import Pointwise, pointwise
 from foveal.models.labels import check_labels
 from foveal.models.points.trunk import PointTrunk, Projection
 
@@ -55,18 +57,28 @@ class PartSegmenter(nn.Module):
         num_parts: 50 in ShapeNet-part, over all categories.
         num_categories: 16 in ShapeNet-part; 0 leaves the category out.
         drop_rate: dropout after the first hidden layer.
+        hidden: channels of the two hidden layers.
     """
 
-    def __init__(self, trunk: PointTrunk, *, num_parts: int, num_categories: int, drop_rate: float) -> None:
+    def __init__(
+        self,
+        trunk: PointTrunk,
+        *,
+        num_parts: int,
+        num_categories: int,
+        drop_rate: float,
+        hidden: tuple[int, int] = (512, 256),
+    ) -> None:
         super().__init__()
-        check_sizes("PartSegmenter", num_parts=num_parts)
+        first, second = hidden
+        check_sizes("PartSegmenter", num_parts=num_parts, first=first, second=second)
         self.num_parts, self.num_categories, self.trunk = num_parts, num_categories, trunk
         self.category = Projection(num_categories, 64, slope=0.2) if num_categories else None
         self.head = nn.Sequential(
-            Projection(3 * trunk.width + (64 if num_categories else 0), 512, bias=True),
+            Projection(3 * trunk.width + (64 if num_categories else 0), first, bias=True),
             nn.Dropout(drop_rate),
-            Projection(512, 256, bias=True),
-            Pointwise(256, num_parts),
+            Projection(first, second, bias=True),
+            Pointwise(second, num_parts),
         )
 
     def forward(self, points: Tensor, categories: Tensor | None = None) -> Tensor:
@@ -80,8 +92,11 @@ class PartSegmenter(nn.Module):
             _check_batch("PartSegmenter", features, self.training)
             one_hot = F.one_hot(told.long(), self.num_categories).to(features.dtype)
             whole.append(self.category(one_hot[:, :, None]))
-        whole = [each.expand(-1, -1, features.shape[2]) for each in whole]
-        out: Tensor = self.head(torch.cat((features, *whole), 1))
+        linear, norm, act = cast(Projection, self.head[0])
+        # What is the same for all points of a cloud goes through its columns of the first map once, not for each point.
+        own, common = linear.weight.tensor_split((features.shape[1],), 1)
+        x = pointwise(features, own) + pointwise(torch.cat(whole, 1), common, linear.bias)
+        out: Tensor = self.head[1:](act(norm(x)))
         return out
 
 

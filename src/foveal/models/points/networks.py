@@ -98,6 +98,7 @@ def part_segmenter(
     slots: int = 64,
     offset: bool = True,
     drop_rate: float = 0.5,
+    hidden: Sequence[int] = (512, 256),
     **options: Any,
 ) -> PartSegmenter:
     """SPCT's trunk, or that of NPCT or EAT, with a part for every point; ``model(points, categories)``.
@@ -109,10 +110,15 @@ def part_segmenter(
         slots: of external attention.
         offset: of external attention; False is its plain residual unit.
         drop_rate: dropout of the first hidden layer.
+        hidden: channels of the two hidden layers of the head.
         options: as of ``spct``.
     """
+    if len(hidden) != 2:
+        raise OptionError(f"part_segmenter: hidden must be the channels of two layers, got {tuple(hidden)}.")
     trunk = _trunk(_maker(attention, slots, offset), **options)
-    return PartSegmenter(trunk, num_parts=num_parts, num_categories=num_categories, drop_rate=drop_rate)
+    return PartSegmenter(
+        trunk, num_parts=num_parts, num_categories=num_categories, drop_rate=drop_rate, hidden=(hidden[0], hidden[1])
+    )
 
 
 def _plain(
