@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -24,7 +25,12 @@ GROUPS = ("layer1", "layer2", "layer3", "layer4")
 
 
 def backbone(
-    name: str, *, norm: Norm, weights: str | Path | None, trainable_layers: int | None
+    name: str,
+    *,
+    norm: Norm,
+    weights: str | Path | None,
+    trainable_layers: int | None,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[nn.Module, tuple[int, ...]]:
     """A classifier whose groups ``layer1`` to ``layer4`` a detector takes its maps from, and their channels.
 
@@ -34,13 +40,14 @@ def backbone(
         weights: a file of the classifier's weights; its head has no place in a detector.
         trainable_layers: groups that learn, counted from the last one; 5 is everything. None is 5 without weights
             and 3 with them.
+        options: further arguments of the backbone's builder.
 
     Raises:
         OptionError: there is no such backbone, or it has no four groups.
         DataError: the file of weights does not fit.
     """
     check_choice("backbone", "norm", norm, ("batch", "frozen", "sync"))
-    model = getattr(resnet, name)(weights=None) if name in TORCHVISION else _from_timm(name)
+    model = _made(name, dict(options or {}))
     if norm == "frozen":
         freeze_norms_(model)
     if weights is not None:
@@ -58,9 +65,17 @@ def freeze_norms_(model: nn.Module) -> None:
                 setattr(module, name, frozen.to(cast(Tensor, norm.running_mean).device))
 
 
-def _from_timm(name: str) -> nn.Module:
-    check_name(name, "backbone")
-    model = cast(nn.Module, timm.create_model(name))
+def _made(name: str, options: dict[str, Any]) -> nn.Module:
+    if name not in TORCHVISION:
+        check_name(name, "backbone")
+    try:
+        return getattr(resnet, name)(weights=None, **options) if name in TORCHVISION else _from_timm(name, options)
+    except TypeError as error:
+        raise OptionError(f"backbone: {name} does not take backbone_options {options}: {error}.") from error
+
+
+def _from_timm(name: str, options: dict[str, Any]) -> nn.Module:
+    model = cast(nn.Module, timm.create_model(name, **options))
     if not all(hasattr(model, part) for part in ("conv1", *GROUPS)):
         raise OptionError(
             f"backbone: a detector takes its maps from layer1 to layer4, which {name} does not have. "

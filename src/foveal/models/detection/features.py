@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
 from foveal.functional.efficient import Normalization
 from foveal.models.detection.backbones import Norm, backbone
-from foveal.models.detection.pyramid import Last, attending_pyramid_, pyramid
+from foveal.models.detection.options import check_width
+from foveal.models.detection.pyramid import CHANNELS, Last, attending_pyramid_, pyramid
 from foveal.models.detection.sites import Attention, Projection, attend_
 
 
@@ -32,6 +33,8 @@ class Features:
         trainable_layers: groups of the backbone that learn, 0 to 5, counted from the last; 5 where None, and 3 with
             weights. Attention always learns.
         weights_backbone: a file of the weights of the backbone as a classifier; nothing is ever fetched.
+        backbone_options: what else its builder takes: ``{"channels": (16, 32, 64, 128)}`` for a narrow one of timm.
+        pyramid_channels: of every level; 256 in the papers.
     """
 
     attention: Attention = "none"
@@ -44,13 +47,20 @@ class Features:
     norm: Norm = "batch"
     trainable_layers: int | None = None
     weights_backbone: str | Path | None = None
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)
+    pyramid_channels: int = CHANNELS
 
     def make(self, name: str, *, last: Last, local: bool = False) -> BackboneWithFPN:
         """The backbone of a name under a pyramid; ``local`` puts local attention in the pyramid's 3x3 convolutions."""
+        check_width("pyramid_channels", self.pyramid_channels)
         body, channels = backbone(
-            name, norm=self.norm, weights=self.weights_backbone, trainable_layers=self.trainable_layers
+            name,
+            norm=self.norm,
+            weights=self.weights_backbone,
+            trainable_layers=self.trainable_layers,
+            options=self.backbone_options,
         )
-        model = pyramid(body, channels, last=last)
+        model = pyramid(body, channels, last=last, width=self.pyramid_channels)
         if local:
             attending_pyramid_(model)
         attend_(

@@ -11,6 +11,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from foveal.errors import OptionError
 
+LEVELS = 5
+
 
 def check_options(asker: str, kind: type, options: Mapping[str, Any]) -> None:
     """Each name must be one of a detector's class, of those that it stands on, or of its image transform.
@@ -25,6 +27,22 @@ def check_options(asker: str, kind: type, options: Mapping[str, Any]) -> None:
             near = difflib.get_close_matches(name, known, n=2)
             hint = f"Did you mean {' or '.join(near)}?" if near else "Use min_size, say."
             raise OptionError(f"{asker}: torchvision's {kind.__name__} has no option {name!r}. {hint}")
+
+
+def check_width(name: str, value: Any) -> None:
+    """A number of channels."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise OptionError(f"detection: {name} must be an integer of at least 1, got {value!r}. Use 256, say.")
+
+
+def check_sides(value: Any) -> None:
+    """A side of anchors for each of the five levels."""
+    whole = isinstance(value, (list, tuple)) and len(value) == LEVELS
+    if not whole or not all(isinstance(side, (int, float)) and side > 0 for side in value):
+        raise OptionError(
+            f"detection: anchor_sizes must be {LEVELS} sides in pixels, one for each level of the pyramid, got "
+            f"{value!r}. Use (32, 64, 128, 256, 512), say."
+        )
 
 
 def check_classes(asker: str, count: Any) -> None:

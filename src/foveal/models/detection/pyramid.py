@@ -52,8 +52,8 @@ class PooledLevels(ExtraFPNBlock):  # type: ignore[misc]
 class StridedLevels(LastLevelP6P7):  # type: ignore[misc]
     """P3 to P5, and P6 and P7 by strided convolutions from P5: the pyramid of RetinaNet."""
 
-    def __init__(self) -> None:
-        super().__init__(CHANNELS, CHANNELS)
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels)
         self.outputs = Outputs()
 
     def forward(self, p: list[Tensor], c: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
@@ -61,12 +61,12 @@ class StridedLevels(LastLevelP6P7):  # type: ignore[misc]
         return self.outputs(maps), names
 
 
-def pyramid(model: nn.Module, channels: Sequence[int], *, last: Last) -> BackboneWithFPN:
+def pyramid(model: nn.Module, channels: Sequence[int], *, last: Last, width: int = CHANNELS) -> BackboneWithFPN:
     """The backbone under a pyramid of five levels, the first of them at stride 4 (``pooled``) or 8 (``strided``)."""
     first = 0 if last == "pooled" else 1
     returned = {group: str(level) for level, group in enumerate(GROUPS[first:])}
-    extra = PooledLevels() if last == "pooled" else StridedLevels()
-    return BackboneWithFPN(model, returned, list(channels[first:]), CHANNELS, extra_blocks=extra)
+    extra = PooledLevels() if last == "pooled" else StridedLevels(width)
+    return BackboneWithFPN(model, returned, list(channels[first:]), width, extra_blocks=extra)
 
 
 def attending_pyramid_(model: BackboneWithFPN) -> None:

@@ -10,6 +10,7 @@ at the end": the published counts fit that, and convolutions kept in the pyramid
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 from torch import nn
@@ -22,11 +23,11 @@ from foveal.graft import replace_
 from foveal.graft.site import Site
 from foveal.layers.local import LocalAttention
 from foveal.models.detection.features import taken
-from foveal.models.detection.options import check_classes, check_options
+from foveal.models.detection.heads import RATIOS
+from foveal.models.detection.options import check_classes, check_options, check_sides
 from foveal.models.detection.pyramid import CHANNELS
 
-_SIDES = (32, 64, 128, 256, 512)
-_RATIOS = (0.5, 1.0, 2.0)
+SIDES = (32, 64, 128, 256, 512)
 _PRIOR = 0.01
 
 
@@ -37,6 +38,7 @@ def retinanet(
     local_heads: bool = False,
     local_pyramid: bool = False,
     scales: int = 3,
+    anchor_sizes: Sequence[int] = SIDES,
     **options: Any,
 ) -> RetinaNet:
     """RetinaNet: boxes and classes of a list of images of any sizes; in training losses, from targets too.
@@ -51,6 +53,7 @@ def retinanet(
         local_pyramid: local attention instead of those of the pyramid.
         scales: anchors an octave, times three aspect ratios; 3 in the paper of RetinaNet, while the counts of the
             papers of attention fit 2.
+        anchor_sizes: side of the smallest anchors at each level, in pixels of the resized image.
         options: those of ``Features``; the others go to torchvision's ``RetinaNet``, ``min_size`` say.
 
     Raises:
@@ -60,38 +63,39 @@ def retinanet(
     check_classes("retinanet", num_classes)
     if isinstance(scales, bool) or not isinstance(scales, int) or scales < 1:
         raise OptionError(f"retinanet: scales must be an integer of at least 1, got {scales!r}. Pass 3, say.")
+    check_sides(anchor_sizes)
     features = taken(options)
     check_options("retinanet", RetinaNet, options)
     body = features.make(backbone, last="strided", local=local_pyramid)
-    head = RetinaNetHead(CHANNELS, scales * len(_RATIOS), num_classes)
+    head = RetinaNetHead(features.pyramid_channels, scales * len(RATIOS), num_classes)
     if local_heads:
-        attending_heads_(head)
-    return RetinaNet(body, num_classes, anchor_generator=anchors(scales), head=head, **options)
+        attending_heads_(head, features.pyramid_channels)
+    return RetinaNet(body, num_classes, anchor_generator=anchors(scales, anchor_sizes), head=head, **options)
 
 
-def anchors(scales: int) -> AnchorGenerator:
+def anchors(scales: int, sides: Sequence[int] = SIDES) -> AnchorGenerator:
     """Three shapes at each of so many sizes between a level's side and the next."""
-    sizes = tuple(tuple(int(side * 2 ** (step / scales)) for step in range(scales)) for side in _SIDES)
-    return AnchorGenerator(sizes, (_RATIOS,) * len(_SIDES))
+    sizes = tuple(tuple(int(side * 2 ** (step / scales)) for step in range(scales)) for side in sides)
+    return AnchorGenerator(sizes, (RATIOS,) * len(sizes))
 
 
-def attending_heads_(head: RetinaNetHead) -> None:
-    """Local attention of width 256 instead of every 3x3 convolution, with values that start from N(0, 0.01)."""
+def attending_heads_(head: RetinaNetHead, width: int = CHANNELS) -> None:
+    """Local attention of the pyramid's width instead of every 3x3 convolution, with values that start from N(0, 0.01)."""
 
     def attention(site: Site) -> nn.Module:
-        layer = LocalAttention(site.channels_in, CHANNELS, kernel_size=7, heads=8)
+        layer = LocalAttention(site.channels_in, width, kernel_size=7, heads=8)
         nn.init.normal_(layer.value.weight, std=0.01)
-        if site.channels_out == CHANNELS and site.name.endswith(".0"):
+        if site.name.endswith(".0"):
             return layer
-        return nn.Sequential(layer, _pointwise(site))
+        return nn.Sequential(layer, _pointwise(site, width))
 
     where = ["*.conv.*.0", "classification_head.cls_logits", "regression_head.bbox_reg"]
-    replace_(head, where, attention, example=[next(head.parameters()).new_zeros(1, CHANNELS, 8, 8)])
+    replace_(head, where, attention, example=[next(head.parameters()).new_zeros(1, width, 8, 8)])
 
 
-def _pointwise(site: Site) -> nn.Module:
+def _pointwise(site: Site, width: int) -> nn.Module:
     """The convolution that mixes the heads of attention into outputs; classes start as rare as torchvision's do."""
-    mix = nn.Conv2d(CHANNELS, site.channels_out, 1)
+    mix = nn.Conv2d(width, site.channels_out, 1)
     nn.init.normal_(mix.weight, std=0.01)
     start = -math.log((1 - _PRIOR) / _PRIOR) if "cls_logits" in site.name else 0.0
     nn.init.constant_(cast(nn.Parameter, mix.bias), start)
