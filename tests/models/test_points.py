@@ -223,6 +223,18 @@ def test_every_point_of_a_part_network_sees_itself_the_cloud_and_the_category():
     assert not torch.allclose(model(x, torch.tensor([1, 0]))[0], wanted[0])
 
 
+def test_without_attention_only_what_is_attended_to_is_gone():
+    model, x = made(lambda: foveal.models.spct(5, attention="none", **SMALL)), clouds()
+    h = model.trunk.embedding(x)
+    for layer in model.trunk.layers:
+        wanted = h + F.relu(norm(layer.norm, layer.output.weight @ h + layer.output.bias[:, None]))
+        torch.testing.assert_close(layer(h), wanted)
+        h = wanted
+    whole, part = foveal.models.spct(5, **SMALL), foveal.models.spct(5, attention="none", **SMALL)
+    gone = set(whole.state_dict()) - set(part.state_dict())
+    assert {name.split(".")[3] for name in gone} == {"query_key", "value"}
+
+
 @pytest.mark.parametrize("n", [1, 2, 7, 30])
 @pytest.mark.parametrize("name", ["spct", "npct", "eat"])
 def test_the_order_of_the_points_changes_no_class(name, n):
@@ -294,7 +306,7 @@ def test_what_points_attend_to_can_be_captured():
          "pct: a stage leaves 4 points, the next asks for 5. Let the points grow fewer from stage to stage."),
         (lambda: foveal.models.pct(groupings=[]), OptionError, "pct: groupings must have a stage at least, got none."),
         (lambda: foveal.models.pct(attention="local"), OptionError,
-         "points: attention must be one of offset, self, external, got 'local'."),
+         "points: attention must be one of offset, self, external, none, got 'local'."),
         (lambda: foveal.models.eat(slots=0), OptionError,
          "PointExternalAttention: slots must be an integer of at least 1, got 0."),
     ],

@@ -22,7 +22,25 @@ VIEWS = ((30, 20), (120, 20), (210, 50))
 SIDE = 220  # units of a view
 _PIXELS, _FINE = 2, 3
 MARK = "#e4002b"
-_MARGIN, _GAP, _LEGEND = 14, 8, 20
+_MARGIN, _GAP, _HEAD = 14, 8, 46
+_ROW = SIDE + 44  # a row of views with its legend
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What one point attends to.
+
+    Attributes:
+        places: ``(m, 3)``, what the attention layer sees.
+        weights: ``(m,)``, at least 0.
+        mark: which of the places they are of.
+        layer: whose weights they are.
+    """
+
+    places: Array
+    weights: Array
+    mark: int
+    layer: str
 
 
 @dataclass(frozen=True)
@@ -35,10 +53,7 @@ class CloudPicture:
         points: ``(n, 3)``, the second axis upwards.
         parts: ``(n,)``, which of ``names`` each is; None where there are none.
         names: of the parts.
-        places: ``(m, 3)``, what the attention layer sees.
-        weights: ``(m,)``, at least 0; of the point at ``mark``.
-        mark: index into ``places``.
-        layer: whose weights they are.
+        attended: None where there is no attention.
     """
 
     title: str
@@ -46,30 +61,32 @@ class CloudPicture:
     points: Array
     parts: npt.NDArray[np.int64] | None
     names: Sequence[str]
-    places: Array
-    weights: Array
-    mark: int
-    layer: str
+    attended: Attended | None
 
 
 def draw(cloud: CloudPicture) -> npt.NDArray[np.uint8]:
-    """One picture, ``(rows, columns, 3)`` bytes: a row of views by part where there are any, one by attention."""
+    """One picture, ``(rows, columns, 3)`` bytes: a row of views by part, and one by attention, of what there is.
+
+    Where there is neither, the cloud itself.
+    """
     centre, reach = _frame(cloud.points)
-    rows = 2 if cloud.parts is not None else 1
+    by_part = cloud.parts is not None or cloud.attended is None
     width = 2 * _MARGIN + len(VIEWS) * SIDE + (len(VIEWS) - 1) * _GAP
-    head = 46
-    canvas = Canvas(width, head + rows * (SIDE + _LEGEND + 24) + 4)
+    canvas = Canvas(width, _HEAD + (by_part + (cloud.attended is not None)) * _ROW + 4)
     canvas.add(Words((_MARGIN, 16), _cut(cloud.title, width - 2 * _MARGIN, 13), size=13))
     canvas.add(Words((_MARGIN, 34), _cut(cloud.told, width - 2 * _MARGIN, 12), size=12, colour=SOFT))
-    top = float(head)
-    if cloud.parts is not None:
-        table = np.array([_rgb(COLOURS[n % len(COLOURS)]) for n in range(len(cloud.names))])
-        _views(canvas, top, cloud.points, table[cloud.parts], None, centre, reach)
-        _part_legend(canvas, top + SIDE + 12, cloud)
-        top += SIDE + _LEGEND + 24
-    shades = colours(normalised(cloud.weights))
-    _views(canvas, top, cloud.places, shades, cloud.mark, centre, reach)
-    _scale_legend(canvas, top + SIDE + 12, cloud)
+    top = float(_HEAD)
+    if by_part:
+        table = np.array([_rgb(colour) for colour in COLOURS])
+        parts = np.zeros(len(cloud.points), np.int64) if cloud.parts is None else cloud.parts
+        _views(canvas, top, cloud.points, table[parts % len(table)], None, centre, reach)
+        if cloud.parts is not None:
+            _part_legend(canvas, top + SIDE + 12, cloud.parts, cloud.names)
+        top += _ROW
+    if cloud.attended is not None:
+        seen = cloud.attended
+        _views(canvas, top, seen.places, colours(normalised(seen.weights)), seen.mark, centre, reach)
+        _scale_legend(canvas, top + SIDE + 12, seen)
     return pixels(canvas)
 
 
@@ -131,14 +148,13 @@ def _eye(turn: float, height: float) -> Array:
     return product
 
 
-def _part_legend(canvas: Canvas, y: float, cloud: CloudPicture) -> None:
+def _part_legend(canvas: Canvas, y: float, parts: npt.NDArray[np.int64], names: Sequence[str]) -> None:
     """The parts that are there, the largest first, with their shares; what does not fit is counted."""
-    parts = cloud.parts if cloud.parts is not None else np.empty(0, np.int64)
-    counts = np.bincount(parts, minlength=len(cloud.names))
+    counts = np.bincount(parts, minlength=len(names))
     shown = [n for n in np.argsort(-counts, kind="stable") if counts[n]]
     x, end = float(_MARGIN), canvas.width - _MARGIN
     for position, n in enumerate(shown):
-        words = f"{cloud.names[n]}  {100 * counts[n] / len(parts):.0f} %"
+        words = f"{names[n]}  {100 * counts[n] / len(parts):.0f} %"
         rest = len(shown) - position
         if x + 14 + width_of(words, 12) > end - (60 if rest > 1 else 0):
             canvas.add(Words((x, y), f"and {rest} more", size=12, colour=SOFT))
@@ -147,17 +163,17 @@ def _part_legend(canvas: Canvas, y: float, cloud: CloudPicture) -> None:
         x += 14 + width_of(words, 12) + 18
 
 
-def _scale_legend(canvas: Canvas, y: float, cloud: CloudPicture) -> None:
+def _scale_legend(canvas: Canvas, y: float, seen: Attended) -> None:
     wide, steps = 120.0, 60
-    words = [f"{hexed(colours(np.array([(n + 0.5) / steps]))[0])}" for n in range(steps)]
-    for n, colour in enumerate(words):
+    for n in range(steps):
+        colour = hexed(colours(np.array((n + 0.5) / steps)))
         canvas.add(Bar((_MARGIN + 14 + n * wide / steps, y - 5), (wide / steps + 0.3, 10), colour))
-    largest = float(np.max(cloud.weights))
+    largest = float(np.max(seen.weights))
     canvas.add(Words((_MARGIN, y), "0", size=12), Words((_MARGIN + 20 + wide, y), f"{largest:.2g}", size=12))
     x = _MARGIN + 34 + wide + width_of(f"{largest:.2g}", 12)
     # Two rings make one: a dot has no hole.
     canvas.add(Dot((x + 6, y), 6, MARK), Dot((x + 6, y), 3.6, "#ffffff"))
-    told = f"what the marked point attends to, {cloud.layer}"
+    told = f"what the marked point attends to, {seen.layer}"
     canvas.add(Words((x + 18, y), _cut(told, canvas.width - x - 18 - _MARGIN, 12), size=12, colour=INK))
 
 

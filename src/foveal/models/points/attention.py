@@ -184,3 +184,25 @@ class PointExternalAttention(PointAttention):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, slots={self.slots}"
+
+
+class NoAttention(nn.Module):
+    """x + ReLU(BN(W x)): the unit without what is attended to, for who asks what attention adds.
+
+    Args:
+        channels: channels of the map and of the result.
+    """
+
+    def __init__(
+        self, channels: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        check_sizes("NoAttention", channels=channels)
+        made: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.output = Pointwise(channels, channels, **made)
+        self.norm = BatchNorm(channels, **made)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, channels, *space)`` to the same shape."""
+        out: Tensor = x + self.norm(self.output(x)).relu()
+        return out

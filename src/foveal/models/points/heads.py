@@ -92,7 +92,8 @@ class PartSegmenter(nn.Module):
             _check_batch("PartSegmenter", features, self.training)
             one_hot = F.one_hot(told.long(), self.num_categories).to(features.dtype)
             whole.append(self.category(one_hot[:, :, None]))
-        linear, norm, act = cast(Projection, self.head[0])
+        first = cast(Projection, self.head[0])
+        linear, norm, act = cast(Pointwise, first[0]), first[1], first[2]
         # What is the same for all points of a cloud goes through its columns of the first map once, not for each point.
         own, common = linear.weight.tensor_split((features.shape[1],), 1)
         x = pointwise(features, own) + pointwise(torch.cat(whole, 1), common, linear.bias)

@@ -15,24 +15,28 @@ from torch import nn
 from foveal.errors import OptionError
 from foveal.functional.inputs import check_choice
 from foveal.layers.base import check_sizes
-from foveal.models.points.attention import OffsetAttention, PointAttention, PointExternalAttention, PointSelfAttention
+from foveal.models.points.attention import NoAttention, OffsetAttention, PointExternalAttention, PointSelfAttention
 from foveal.models.points.heads import PartSegmenter, PointClassifier
 from foveal.models.points.trunk import Grouping, NeighbourEmbedding, PointEmbedding, PointTrunk
 
-Attention = Literal["offset", "self", "external"]
+Attention = Literal["offset", "self", "external", "none"]
+SLOTS = 64
 # Of PCT, for clouds of 1024 points.
 GROUPINGS = (Grouping(512, 32, 128), Grouping(256, 32, 256))
 
 
-def spct(num_classes: int = 40, *, drop_rate: float = 0.5, **options: Any) -> PointClassifier:
+def spct(
+    num_classes: int = 40, *, attention: Attention = "offset", drop_rate: float = 0.5, **options: Any
+) -> PointClassifier:
     """Simple PCT: points embedded one by one, four layers of offset attention; 1,360,552 parameters.
 
     Args:
         num_classes: of the clouds; 40 in ModelNet40.
+        attention: ``"offset"`` as published; ``"none"`` leaves it out, and keeps projection, norm, ReLU and sum.
         drop_rate: dropout of the two hidden layers of the head.
         options: ``in_chans`` (3), ``channels`` (128), ``depth`` (4), ``width`` (1024) of the trunk.
     """
-    return _plain(OffsetAttention, num_classes, drop_rate, options)
+    return _plain(_maker(attention, SLOTS), num_classes, drop_rate, options)
 
 
 def npct(num_classes: int = 40, *, drop_rate: float = 0.5, **options: Any) -> PointClassifier:
@@ -77,7 +81,7 @@ def pct(
         groupings: ``(points, neighbours, channels)`` of each stage of the embedding; attention has the last channels.
         depth: attention layers.
         width: channels of the fused features.
-        attention: ``"offset"`` as published, ``"self"`` or ``"external"``.
+        attention: ``"offset"`` as published, ``"self"``, ``"external"`` or ``"none"``.
         slots: of external attention.
         drop_rate: dropout of the two hidden layers of the head.
     """
@@ -106,7 +110,7 @@ def part_segmenter(
     Args:
         num_parts: over all categories; 50 in ShapeNet-part.
         num_categories: 16 in ShapeNet-part; 0 leaves out what category a cloud is of.
-        attention: ``"offset"``, ``"self"`` or ``"external"``.
+        attention: ``"offset"``, ``"self"``, ``"external"`` or ``"none"``.
         slots: of external attention.
         offset: of external attention; False is its plain residual unit.
         drop_rate: dropout of the first hidden layer.
@@ -122,13 +126,13 @@ def part_segmenter(
 
 
 def _plain(
-    attention: Callable[[int], PointAttention], num_classes: int, drop_rate: float, options: dict[str, Any]
+    attention: Callable[[int], nn.Module], num_classes: int, drop_rate: float, options: dict[str, Any]
 ) -> PointClassifier:
     return PointClassifier(_trunk(attention, **options), num_classes=num_classes, drop_rate=drop_rate, slope=0.0)
 
 
 def _trunk(
-    attention: Callable[[int], PointAttention],
+    attention: Callable[[int], nn.Module],
     *,
     in_chans: int = 3,
     channels: int = 128,
@@ -142,14 +146,15 @@ def _trunk(
     )  # fmt: skip
 
 
-def _maker(attention: Attention, slots: int, offset: bool = True) -> Callable[[int], PointAttention]:
-    check_choice("points", "attention", attention, ("offset", "self", "external"))
+def _maker(attention: Attention, slots: int, offset: bool = True) -> Callable[[int], nn.Module]:
+    check_choice("points", "attention", attention, ("offset", "self", "external", "none"))
     if attention == "external":
         return _external(slots, offset)
-    return OffsetAttention if attention == "offset" else PointSelfAttention
+    made: dict[str, Callable[[int], nn.Module]] = {"self": PointSelfAttention, "none": NoAttention}
+    return made.get(attention, OffsetAttention)
 
 
-def _external(slots: int, offset: bool) -> Callable[[int], PointAttention]:
+def _external(slots: int, offset: bool) -> Callable[[int], nn.Module]:
     return lambda channels: PointExternalAttention(channels, slots=slots, offset=offset)
 
 

@@ -16,7 +16,6 @@ from foveal.errors import ShapeError
 from foveal.functional.inputs import check_tensor
 from foveal.layers.base import check_sizes
 from foveal.layers.pointwise import BatchNorm, Pointwise
-from foveal.models.points.attention import PointAttention
 from foveal.models.points.neighbours import farthest_points, gather_points, nearest_points
 
 
@@ -109,7 +108,7 @@ class PointTrunk(nn.Module):
     def __init__(
         self,
         embedding: nn.Module,
-        attention: Callable[[int], PointAttention],
+        attention: Callable[[int], nn.Module],
         *,
         channels: int,
         depth: int,

@@ -166,14 +166,11 @@ def _check(opened: Opened, values: Tensor) -> None:
         raise DataError(f"predict: {opened.source} answers with NaN, so its weights are no use. Train it again.")
 
 
-def _drawn(opened: Opened, name: str, cloud: Tensor, said: Said, look: Look) -> Any:
-    from foveal.viz.clouds import CloudPicture, draw
+def _drawn(opened: Opened, name: str, cloud: Tensor, said: Said, look: Look | None) -> Any:
+    from foveal.viz.clouds import Attended, CloudPicture, draw
 
     own = opened.told["parts"].get(opened.told["classes"][said.category], []) if said.parts is not None else []
     names = [opened.told["part_names"][n] for n in own]
     parts = None if said.parts is None else np.searchsorted(np.array(own), said.parts)
-    return draw(
-        CloudPicture(
-            name, said.words, cloud[:, :3].numpy(), parts, names, look.places, look.weights, look.mark, look.layer
-        )
-    )
+    attended = None if look is None else Attended(look.places, look.weights, look.mark, look.layer)
+    return draw(CloudPicture(name, said.words, cloud[:, :3].numpy(), parts, names, attended))

@@ -131,7 +131,7 @@ def _confused(table: list[list[int]], classes: tuple[str, ...]) -> list[dict[str
     for n, (name, counts) in enumerate(zip(classes, table, strict=True)):
         all_, wrong = sum(counts), [0 if k == n else count for k, count in enumerate(counts)]
         worst = max(wrong)
-        taken = {"class": classes[wrong.index(worst)], "clouds": worst} if worst else None
+        taken = f"{classes[wrong.index(worst)]} ({worst})" if worst else None
         rows.append({"class": name, "clouds": all_, "accuracy": counts[n] / all_ if all_ else None, "taken_for": taken})
     return rows
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from foveal.models.points import PointAttention
 from foveal.tasks.points.networks import answered, trunk_of
 from foveal.viz.overlay import Array
 
@@ -28,8 +29,10 @@ class Look(NamedTuple):
 
 
 @torch.no_grad()
-def looked(model: nn.Module, points: Tensor, categories: Tensor) -> Look:
+def looked(model: nn.Module, points: Tensor, categories: Tensor) -> Look | None:
     """The weights of the point that lies farthest from the middle of its cloud: a corner, a tip, a rim.
+
+    None where the network has no attention.
 
     Args:
         model: a classifier or a segmenter of points, in evaluation mode.
@@ -38,6 +41,8 @@ def looked(model: nn.Module, points: Tensor, categories: Tensor) -> Look:
     """
     trunk = trunk_of(model)
     layer, seen = trunk.layers[-1], list[Any]()
+    if not isinstance(layer, PointAttention):
+        return None
     handle = layer.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
     try:
         answered(model, points, categories)
