@@ -25,7 +25,7 @@ from foveal.models.stereo.features import POOLS, Features
 from foveal.models.stereo.hourglass import Entry, Hourglass, classifier, pair
 
 Trunk = Literal["stacked", "basic"]
-MULTIPLE = 16
+MULTIPLE, MAX_DISPARITY = 16, 192
 
 
 class PSMNet(nn.Module):
@@ -48,7 +48,7 @@ class PSMNet(nn.Module):
         self,
         trunk: Trunk = "stacked",
         *,
-        max_disparity: int = 192,
+        max_disparity: int = MAX_DISPARITY,
         in_chans: int = 3,
         width: int = 32,
         align_corners: bool = True,

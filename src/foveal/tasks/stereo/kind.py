@@ -64,15 +64,19 @@ def _told() -> dict[str, Any]:
 
 
 def _network(recipe: StereoRecipe) -> PSMNet:
-    """The recipe's network with new weights."""
+    """The recipe's network with new weights, those of 2-D convolutions in the recipe's order of axes."""
     if recipe.model.name != "psmnet":
         raise OptionError(f"train: --model.name must be psmnet for stereo, got {recipe.model.name!r}.")
     options: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in recipe.model.options.items()}
     try:
-        return psmnet(**options)
+        model = psmnet(**options)
     except TypeError as error:
         reason = str(error).replace("PSMNet.__init__() ", "").rstrip(".")
         raise OptionError(f"train: psmnet cannot be made: {reason}. Change --model.options.") from error
+    if recipe.channels_last:
+        # 3-D convolutions do not have this order.
+        model.feature_extraction.to(memory_format=torch.channels_last)
+    return model
 
 
 def _loaded(recipe: StereoRecipe) -> PSMNet:

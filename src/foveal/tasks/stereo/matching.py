@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from foveal.data.stereo.sets import StereoSet
 from foveal.models.stereo.padding import crop_to, pad_to
+from foveal.models.stereo.psmnet import MAX_DISPARITY
 from foveal.tasks import distributed
 from foveal.tasks.split_task import SplitTask
 from foveal.tasks.stereo.metrics import Sums, summary, sums
@@ -28,13 +29,10 @@ class StereoMatching(SplitTask):
     def __init__(self, data: StereoSet, make: Callable[[], nn.Module], recipe: StereoRecipe) -> None:
         super().__init__(data, recipe, "pairs")
         self.make, self.recipe = make, recipe
+        self.max_disparity = int(recipe.model.options.get("max_disparity", MAX_DISPARITY))
 
     def build(self) -> None:
-        model = self.make()
-        # Of the weights of 3-D convolutions this order of axes is none.
-        model.get_submodule("feature_extraction").to(memory_format=self.format)
-        self.models = {"model": model}
-        self.max_disparity = int(model.max_disparity)  # type: ignore[arg-type]
+        self.models = {"model": self.make()}
 
     def step(self, batch: Any, turn: str) -> Mapping[str, Tensor]:
         (left, right, disparity), _ = batch
