@@ -11,7 +11,7 @@ import numpy as np
 from foveal.data.picture import UnreadableError
 from foveal.data.points.clouds import Floats
 from foveal.data.points.hdf5 import opened
-from foveal.data.points.text import TextCloud, read_rows
+from foveal.data.points.text import TextCloud, numbers, read_rows
 from foveal.errors import DataError
 
 SUFFIXES = {".txt", ".xyz", ".csv", ".pts", ".npy", ".h5", ".hdf5", ".ply"}
@@ -102,7 +102,7 @@ def _ply(path: Path) -> Any:
         if wanted[:3] != ["x", "y", "z"]:
             raise UnreadableError(f"its vertices must have x, y and z, they have {', '.join(properties) or 'nothing'}")
         try:
-            rows = np.loadtxt(file, skiprows=before, max_rows=count, ndmin=2)
+            rows = numbers(file, skiprows=before, max_rows=count)
         except ValueError as error:
             raise UnreadableError(f"a vertex is no row of numbers: {' '.join(str(error).split())[:120]}") from error
     if rows.shape != (count, len(properties)):

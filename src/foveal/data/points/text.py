@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,19 @@ def read_rows(path: Path, *, most: int | None = None, separator: str | None = No
         raise TextCloud("the file is empty")
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            rows = np.loadtxt(file, delimiter=separator, ndmin=2, max_rows=most)
+            rows = numbers(file, delimiter=separator, max_rows=most)
     except ValueError as error:
         raise TextCloud(_plain(str(error))) from error
     if rows.size == 0:
         raise TextCloud("the file holds no points")
     return rows
+
+
+def numbers(file: Any, **asked: Any) -> Any:
+    """Rows of numbers of an opened file; of none an empty array, without a warning beside."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return np.loadtxt(file, ndmin=2, **asked)
 
 
 def _plain(told: str) -> str:
