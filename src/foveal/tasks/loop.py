@@ -195,6 +195,8 @@ class _Sitting:
         name, at = self.plan.best, self.at
         if name is None:
             return
+        if name in self.task.seldom and name not in at.metrics:
+            return
         if name not in at.metrics:
             known = ", ".join(at.metrics)
             raise OptionError(f"fit: best names a metric, got {name!r}. Use one of {known}.")

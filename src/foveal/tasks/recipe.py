@@ -130,6 +130,8 @@ class Training:
     """Decay of the moving average of the weights, which is then what is evaluated and kept."""
     ema_warmup: bool = True
     """Whether the average forgets faster at the start, where its decay would still hold the first weights."""
+    ema_start: int = 0
+    """Steps of a model up to which its average is its weights."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Type of autocast."""
     channels_last: bool = True

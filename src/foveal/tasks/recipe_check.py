@@ -44,6 +44,7 @@ BOUNDS = {
     "drop_path": Bounds(0, 1, shut=True),
     "clip": Bounds(0, open_=True),
     "ema": Bounds(0, 1, open_=True, shut=True),
+    "ema_start": AMOUNT,
     "optimizer.lr": Bounds(0, open_=True),
     "optimizer.decay": AMOUNT,
     "optimizer.momentum": Bounds(0, 1, shut=True),

@@ -27,6 +27,8 @@ class Task(ABC):
     steps_per_epoch: int
     measured_at_start = False
     """Whether a run is evaluated before its first step too, as its epoch 0."""
+    seldom: frozenset[str] = frozenset()
+    """Metrics that are not measured after every epoch."""
 
     def prepare(self) -> None:  # noqa: B027  most tasks need nothing
         """Make what the task needs beside its models and may take long; nothing that is random has begun."""

@@ -92,6 +92,7 @@ def plan_of(recipe: Training) -> Plan:
         accumulate=recipe.accumulate,
         ema=recipe.ema,
         ema_warmup=recipe.ema_warmup,
+        ema_start=recipe.ema_start,
         compile=recipe.compile,
         sync_norm=recipe.sync_norm,
         shard=recipe.shard,
