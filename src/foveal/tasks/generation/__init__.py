@@ -1,0 +1,1 @@
+"""Generation: a generator and a discriminator that learn from each other, and how near its images come to real ones."""

@@ -1,0 +1,68 @@
+"""The generator and discriminator that a recipe names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from foveal.errors import OptionError
+from foveal.models.gan import GAN, LAYOUTS, eagan, resnet_gan, sagan
+from foveal.tasks.recipe import NamedModel
+
+MAKERS: dict[str, Callable[..., GAN]] = {"resnet_gan": resnet_gan, "sagan": sagan, "eagan": eagan}
+ITERATIONS = 15
+"""Of the power method, as many as torch takes when it makes a spectral norm."""
+
+
+def networks(model: NamedModel, *, classes: int, channels: int, size: int) -> dict[str, nn.Module]:
+    """Both networks with new weights, the generator's drawn first.
+
+    Raises:
+        OptionError: there is no such network, or none for such images.
+    """
+    if model.name not in MAKERS:
+        raise OptionError(f"train: --model.name must be one of {', '.join(MAKERS)}, got {model.name!r}.")
+    if size not in LAYOUTS:
+        raise OptionError(
+            f"train: {model.name} makes images of {', '.join(map(str, LAYOUTS))} pixels, got {size}. Use --data.size."
+        )
+    try:
+        made = MAKERS[model.name](size, num_classes=classes, in_chans=channels, **model.options)
+    except TypeError as error:
+        shown = ", ".join(f"{name}={value!r}" for name, value in model.options.items())
+        raise OptionError(
+            f"train: {model.name} takes width, latent, slots{' and attention' * (model.name == 'resnet_gan')}, got "
+            f"{shown} ({error}). Change --model.options."
+        ) from error
+    return {"generator": made.generator, "discriminator": made.discriminator}
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """The model itself, without what repeats it over processes; its weights get no gradient from what is done here."""
+    bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    parameters = list(bare.parameters())
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield bare
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+@torch.no_grad()
+def settle_(model: nn.Module) -> None:
+    """Find the singular vectors of spectral norms anew, in place: their means are not those of the mean weights."""
+    for module in model.modules():
+        if not parametrize.is_parametrized(module):
+            continue
+        for name, own in module.parametrizations.items():  # type: ignore[operator,union-attr]
+            own.train()
+            for _ in range(ITERATIONS):
+                getattr(module, name)  # a read in training is one iteration
+            own.eval()
