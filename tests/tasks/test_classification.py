@@ -114,7 +114,6 @@ def test_blended_labels_share_the_loss_as_the_images_are_shared(digits):
             {"batch_size": 10, "accumulate": 4},
             "--batch-size must be a multiple of 4 (processes times --accumulate), got 10.",
         ),
-        ({"best": "loss"}, "--best must be accuracy or accuracy_top5, got 'loss'."),
     ],
 )
 def test_what_does_not_fit_the_data_is_said(digits, changes, told):
@@ -179,3 +178,9 @@ def test_a_process_with_workers_ends_though_an_error_holds_their_iterator(tmp_pa
     )
     done = subprocess.run([sys.executable, "-c", program], timeout=120, check=False)
     assert done.returncode == 7
+
+
+def test_first_five_are_no_metric_of_five_classes(digits):
+    few = replace(digits, classes=digits.classes[:5])
+    with pytest.raises(OptionError, match="accuracy_top5 says nothing of 5 classes"):
+        Classification(few, Linear, replace(RECIPE, best="accuracy_top5"))

@@ -135,7 +135,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(run, tmp_path, after)
         ({"model": ModelOptions("vit_tiny_patch16_224")}, "must take images of 1 channels and 8 pixels"),
         ({"model": ModelOptions(sites=("layer1",))}, "--model.sites names places for no mechanism."),
         ({"model": ModelOptions(mechanism="lokal")}, "there is no mechanism 'lokal'. Did you mean local"),
-        ({"best": "speed"}, "--best must be accuracy or accuracy_top5, got 'speed'."),
+        ({"best": "speed"}, "--best must be one of accuracy, accuracy_top5, loss, got 'speed'."),
     ],
 )
 def test_what_cannot_be_trained_is_said_before_a_folder_is_made(tmp_path, changes, told):

@@ -30,9 +30,10 @@ class Classification(SplitTask):
     def __init__(self, data: ImageData, make: Callable[[], nn.Module], recipe: Recipe) -> None:
         super().__init__(data, recipe)
         self.data, self.make, self.recipe = data, make, recipe
-        told = ("accuracy", "accuracy_top5") if len(data.classes) > TOP else ("accuracy",)
-        if recipe.best not in told:
-            raise OptionError(f"train: --best must be {' or '.join(told)}, got {recipe.best!r}.")
+        if recipe.best == "accuracy_top5" and len(data.classes) <= TOP:
+            raise OptionError(
+                f"train: --best accuracy_top5 says nothing of {len(data.classes)} classes. Use accuracy or loss."
+            )
         self.blend = Blend(recipe.data.augmentation, len(data.classes))
         parts = self.batch // self.part
         if self.blend.blends and parts > 1 and self.part % 2:
