@@ -1,7 +1,7 @@
 """foveal: the workbench for attention in vision.
 
-Everything below is loaded when it is first used: operations, layers and grafts need torch alone; ``compare`` and
-``open_run`` bring timm, torchvision and the rest.
+Everything below is loaded when it is first used: operations, layers and grafts need torch alone; ``compare``,
+``open_run`` and ``open_models`` bring timm, torchvision and the rest.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from foveal.seeing import capture
     from foveal.tasks.compare import compare
+    from foveal.tasks.opened import open_models
     from foveal.tasks.trained import open_run
 
 __version__ = "0.1.0"
@@ -66,6 +67,7 @@ __all__ = [
     "external_attention",
     "insert_",
     "local_attention",
+    "open_models",
     "open_run",
     "replace_",
 ]
@@ -79,6 +81,8 @@ def _room(name: str) -> str:
         return "foveal.tasks.compare"
     if name == "open_run":
         return "foveal.tasks.trained"
+    if name == "open_models":
+        return "foveal.tasks.opened"
     if name == "capture":
         return "foveal.seeing"
     if name in ("Graft", "Site") or name.endswith("_"):
