@@ -23,7 +23,7 @@ SIDE = 220  # units of a view
 _PIXELS, _FINE = 2, 3
 MARK = "#e4002b"
 _MARGIN, _GAP, _HEAD = 14, 8, 46
-_ROW = SIDE + 44  # a row of views with its legend
+_ROW = SIDE + 34  # a row of views with its legend
 
 
 @dataclass(frozen=True)
@@ -122,17 +122,17 @@ def rendered(points: Array, shades: Array, view: tuple[float, float], mark: int 
     middle = size / 2
     x, y = middle + turned[:, 0] * 0.46 * size, middle - turned[:, 1] * 0.46 * size
     radius = size * float(np.clip(0.28 / np.sqrt(len(points)), 0.006, 0.03))
-    # From half washed out, far away, to the full colour.
+    # From somewhat washed out, far away, to the full colour.
     near = np.clip((turned[:, 2] + 1) / 2, 0, 1)[:, None]
-    inks = np.round((shades + (1 - shades) * 0.6 * (1 - near)) * 255).astype(int)
-    picture = PIL.Image.new("RGB", (size, size), "#f4f5f7")
+    inks = np.round((shades + (1 - shades) * 0.4 * (1 - near)) * 255).astype(int)
+    picture = PIL.Image.new("RGB", (size, size), "#e8ebef")
     pen = ImageDraw.Draw(picture)
     for n in np.argsort(turned[:, 2], kind="stable"):
         for reach, ink in ((radius * 1.25, "white"), (radius, tuple(inks[n].tolist()))):
             pen.ellipse((x[n] - reach, y[n] - reach, x[n] + reach, y[n] + reach), fill=ink)
     if mark is not None:
         # The ring goes over everything, also where the point is behind: it is what the weights belong to.
-        for reach, ink, wide in ((radius * 3.4, "white", 0.9), (radius * 3.0, MARK, 0.9)):
+        for reach, ink, wide in ((radius * 2.9, "white", 0.9), (radius * 2.6, MARK, 0.5)):
             box = (x[mark] - reach, y[mark] - reach, x[mark] + reach, y[mark] + reach)
             pen.ellipse(box, outline=ink, width=max(2, round(radius * wide)))
     small = picture.reduce(_FINE)
@@ -168,9 +168,9 @@ def _scale_legend(canvas: Canvas, y: float, seen: Attended) -> None:
     for n in range(steps):
         colour = hexed(colours(np.array((n + 0.5) / steps)))
         canvas.add(Bar((_MARGIN + 14 + n * wide / steps, y - 5), (wide / steps + 0.3, 10), colour))
-    largest = float(np.max(seen.weights))
-    canvas.add(Words((_MARGIN, y), "0", size=12), Words((_MARGIN + 20 + wide, y), f"{largest:.2g}", size=12))
-    x = _MARGIN + 34 + wide + width_of(f"{largest:.2g}", 12)
+    largest = f"{float(np.max(seen.weights)):.2g} (even: {1 / len(seen.weights):.2g})"
+    canvas.add(Words((_MARGIN, y), "0", size=12), Words((_MARGIN + 20 + wide, y), largest, size=12))
+    x = _MARGIN + 34 + wide + width_of(largest, 12)
     # Two rings make one: a dot has no hole.
     canvas.add(Dot((x + 6, y), 6, MARK), Dot((x + 6, y), 3.6, "#ffffff"))
     told = f"what the marked point attends to, {seen.layer}"
