@@ -63,6 +63,11 @@ class Features:
         model = pyramid(body, channels, last=last, width=self.pyramid_channels)
         if local:
             attending_pyramid_(model)
+        return model
+
+    def attend_(self, model: BackboneWithFPN) -> None:
+        """Put attention at the sites, when all else of the detector is there: whatever attention is chosen, a seed
+        then draws the same weights for the rest."""
         attend_(
             model,
             self.attention,
@@ -75,7 +80,6 @@ class Features:
         )
         if self.norm == "sync":
             nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return model
 
 
 def taken(options: dict[str, Any]) -> Features:

@@ -44,7 +44,9 @@ def faster_rcnn(
     features = taken(options)
     check_options("faster_rcnn", FasterRCNN, options)
     parts = anchor_parts(anchor_sizes) | box_parts(features.pyramid_channels, num_classes, box_channels)
-    return FasterRCNN(features.make(backbone, last="pooled"), **parts, **options)
+    model = FasterRCNN(features.make(backbone, last="pooled"), **parts, **options)
+    features.attend_(model.backbone)
+    return model
 
 
 def mask_rcnn(
@@ -77,4 +79,5 @@ def mask_rcnn(
     parts |= mask_parts(features.pyramid_channels, num_classes, mask_channels)
     model = MaskRCNN(features.make(backbone, last="pooled"), **parts, **options)
     model.transform = Transform.of(model.transform)
+    features.attend_(model.backbone)
     return model

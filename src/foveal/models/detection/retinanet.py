@@ -70,7 +70,9 @@ def retinanet(
     head = RetinaNetHead(features.pyramid_channels, scales * len(RATIOS), num_classes)
     if local_heads:
         attending_heads_(head, features.pyramid_channels)
-    return RetinaNet(body, num_classes, anchor_generator=anchors(scales, anchor_sizes), head=head, **options)
+    model = RetinaNet(body, num_classes, anchor_generator=anchors(scales, anchor_sizes), head=head, **options)
+    features.attend_(model.backbone)
+    return model
 
 
 def anchors(scales: int, sides: Sequence[int] = SIDES) -> AnchorGenerator:
@@ -80,7 +82,7 @@ def anchors(scales: int, sides: Sequence[int] = SIDES) -> AnchorGenerator:
 
 
 def attending_heads_(head: RetinaNetHead, width: int = CHANNELS) -> None:
-    """Local attention of the pyramid's width instead of every 3x3 convolution, with values that start from N(0, 0.01)."""
+    """Local attention of one width instead of every 3x3 convolution, with values that start from N(0, 0.01)."""
 
     def attention(site: Site) -> nn.Module:
         layer = LocalAttention(site.channels_in, width, kernel_size=7, heads=8)
