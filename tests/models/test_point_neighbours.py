@@ -64,6 +64,23 @@ def test_neighbours_are_the_first_of_all_points_sorted_by_distance_then_index(na
     assert nearest_points(xyz, centres, count, held=held).tolist() == wanted
 
 
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_points_that_are_no_numbers_are_taken_last_and_disturb_no_other(broken):
+    xyz = clouds(2, 9)
+    xyz[0, 1, 4], xyz[1, 0, 0] = broken, broken
+    for cloud, gone in zip(xyz, (4, 0), strict=True):
+        kept = [n for n in range(9) if n != gone]
+        whole = farthest_points(cloud[None], 9)[0].tolist()
+        assert whole[:8] == [kept[n] for n in farthest(cloud.mT[kept].tolist(), 8)]
+        near = nearest_points(cloud[None], cloud[None, :, kept], 9)[0]
+        assert near[:, 8].tolist() == [gone] * 8
+        alone = nearest_points(cloud[None, :, kept], cloud[None, :, kept], 8)[0]
+        assert torch.equal(near[:, :8], torch.tensor(kept)[alone])
+    nothing = torch.full((1, 3, 5), torch.nan)
+    assert farthest_points(nothing, 5).tolist() == [[0] * 5]
+    assert nearest_points(xyz[:1], nothing[:, :, :1].double(), 3).tolist() == [[[0, 1, 2]]]
+
+
 def test_points_far_from_the_origin_keep_their_neighbours():
     near = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 0, 0], [0.0, 0.5, 0]]]).mT
     assert nearest_points(near + 4096, near + 4096, 2).tolist() == [[[0, 2], [1, 0], [2, 0]]]

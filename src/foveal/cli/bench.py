@@ -31,6 +31,7 @@ suites:
   streaming   layers on a map larger than the memory they may use, 8192 x 8192 of 16 channels: 9 GB of disk
   data        the input pipeline of a recipe; options of its own: foveal bench data --help
   training    the shares of a training step; options of its own: foveal bench training --help
+  points      work on a cloud of 16,384 points; options of its own: foveal bench points --help
 
 examples:
   foveal bench
@@ -140,6 +141,10 @@ def parse(given: Sequence[str]) -> Any:
         from foveal.cli.bench_training import parse as parse_training
 
         return parse_training(given[1:])
+    if given[:1] == ["points"]:
+        from foveal.cli.bench_points import parse as parse_points
+
+        return parse_points(given[1:])
     return tyro.cli(Bench, prog="foveal bench", description=ABOUT, args=given, config=(tyro.conf.FlagCreatePairsOff,))
 
 

@@ -29,10 +29,12 @@ def farthest_points(xyz: Tensor, count: int) -> Tensor:
 
     Args:
         xyz: coordinates ``(batch, d, n)``.
-        count: samples, 1 to n. Where fewer points are distinct, the first is repeated.
+        count: samples, 1 to n. Where fewer points are distinct, one of them is repeated.
 
     Returns:
-        ``(batch, count)``, the first point first.
+        ``(batch, count)``, the first point first. Points with a coordinate that is no finite number count as copies of
+        the first finite one: none is taken while there are distinct finite ones, and no other distance suffers. (Data
+        sets and files refuse such points; see ``foveal.data.points``.)
 
     Raises:
         ShapeError: the cloud has fewer points.
@@ -42,7 +44,10 @@ def farthest_points(xyz: Tensor, count: int) -> Tensor:
         # Without values there is nothing to compare, and the loop would only take time.
         return xyz.new_empty((xyz.shape[0], count), dtype=torch.long)
     with torch.no_grad():
-        chosen = xyz.new_zeros((xyz.shape[0], 1), dtype=torch.long)
+        finite = xyz.isfinite().all(1)
+        chosen = finite.long().argmax(1, keepdim=True)
+        first = xyz.gather(2, chosen[:, None].expand(-1, xyz.shape[1], -1))
+        xyz = torch.where(finite[:, None], xyz, first)
         away = torch.full_like(xyz[:, 0], torch.inf)
         samples = [chosen]
         for _ in range(count - 1):
@@ -63,7 +68,8 @@ def nearest_points(xyz: Tensor, centres: Tensor, count: int, *, held: int = HELD
         held: distances in memory at once, over the clouds of the batch; centres are taken in slices.
 
     Returns:
-        ``(batch, m, count)``.
+        ``(batch, m, count)``. Points with NaN come after all others, in their order; a centre with NaN has the first
+        points.
 
     Raises:
         ShapeError: the cloud has fewer points, or the shapes disagree.
