@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,7 +17,6 @@ from foveal.errors import DataError, OptionError
 
 if TYPE_CHECKING:
     from foveal.tasks.predict import Looking, Prediction
-    from foveal.tasks.trained import Trained
     from foveal.viz.sheet import Sheet
 
 ABOUT = """Say what is on images: one line of JSON for each on standard output, as they come.
@@ -85,7 +85,7 @@ class Predict:
         looking = looking if self.sheet is not None else "none"
         unread = count = 0
         with ExitStack() as stack:
-            sheet = None if self.sheet is None else stack.enter_context(self._sheet(trained, self.sheet))
+            sheet = None if self.sheet is None else stack.enter_context(self.open_sheet(trained.facts(), self.sheet))
             # Where standard output is a terminal, its lines tell how far it is.
             tell = stack.enter_context(counter("images", quiet=sys.stdout.isatty()))
             answers = predict(
@@ -118,14 +118,19 @@ class Predict:
             raise OptionError("predict: no images are named. Give files, folders or globs after the run.")
         if self.attention is not None and self.sheet is None:
             raise OptionError(f"predict: --attention {self.attention} is drawn on a sheet. Add --sheet FILE.html.")
+        self.check_sheet()
+
+    def check_sheet(self) -> None:
+        """Raise where no sheet can be written."""
         if self.sheet is not None and not self.sheet.lower().endswith((".html", ".htm")):
             raise OptionError(f"predict: --sheet must end in .html, got {self.sheet!r}.")
         check_folder("--sheet", self.sheet)
 
-    def _sheet(self, trained: Trained, path: str) -> Sheet:
+    def open_sheet(self, facts: Mapping[str, object], path: str) -> Sheet:
+        """A sheet that says who answers, and by which command."""
         from foveal.viz.sheet import Sheet
 
-        return Sheet(path, trained.facts(), command=self._command())
+        return Sheet(path, facts, command=self._command())
 
     def _command(self) -> str:
         named = [*self.images[:3], *(["…"] if len(self.images) > 3 else [])]

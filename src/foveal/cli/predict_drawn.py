@@ -14,6 +14,7 @@ from foveal.errors import DataError, OptionError
 if TYPE_CHECKING:
     from foveal.cli.predict import Predict
     from foveal.tasks.kind import Drawn, Kind
+    from foveal.viz.sheet import Sheet
 
 FOR = {"threshold": "--threshold", "right": "--right", "count": "--count", "seed": "--seed"}
 
@@ -30,20 +31,23 @@ def predict_drawn(given: Predict, task: str) -> int:
     opened = opened_models(given.source, given.which)
     asked = Asked(
         8 if given.batch_size is None else given.batch_size, given.threshold, given.right, given.count, given.seed or 0,
-        given.draw is not None,
+        draw=given.draw is not None or given.sheet is not None,
     )  # fmt: skip
     unread = done = 0
     with ExitStack() as stack:
+        sheet = None if given.sheet is None else stack.enter_context(given.open_sheet(opened.facts(), given.sheet))
         tell = stack.enter_context(counter(kind.items, quiet=sys.stdout.isatty()))
         for done, answer in enumerate(kind.answers(opened, given.images, asked), start=1):
             line = answer.line()
             if names is not None and answer.picture is not None:
                 line["drawn"] = names.write(answer)
             print(json.dumps(line), flush=True)
+            if sheet is not None:
+                show(sheet, answer)
             unread += answer.error is not None
             tell(done)
-    if given.draw is not None:
-        print_written(given.draw, quiet=True)
+    for path in filter(None, (given.draw, given.sheet)):
+        print_written(path, quiet=True)
     if unread:
         raise DataError(
             f"predict: {unread} of {done} {kind.items} could not be answered; each has a line with its error. Give "
@@ -52,13 +56,22 @@ def predict_drawn(given: Predict, task: str) -> int:
     return 0
 
 
+def show(sheet: Sheet, answer: Drawn) -> None:
+    """Put an answer on a sheet."""
+    if answer.picture is None:
+        sheet.fail(answer.image, answer.error or "no picture")
+    else:
+        sheet.draw(answer.image, answer.picture)
+
+
 def check(given: Predict, kind: Kind) -> None:
     """Raise OptionError for what means nothing for this kind of task."""
     for name, option in FOR.items():
         if name not in kind.asks and getattr(given, name) not in (None, ()):
             raise OptionError(f"predict: {option} means nothing for {kind.name}. Leave it out.")
-    if given.sheet is not None or given.attention is not None:
-        raise OptionError(f"predict: --sheet and --attention are of classification, not of {kind.name}. Use --draw.")
+    if given.attention is not None:
+        raise OptionError(f"predict: --attention is of classification, not of {kind.name}. Leave it out.")
+    given.check_sheet()
     if given.batch_size is not None and given.batch_size < 1:
         raise OptionError(f"predict: --batch-size must be at least 1, got {given.batch_size}. Use 1 or more.")
     if kind.needs_files and not given.images:
@@ -84,7 +97,8 @@ class _Names:
         """Draw an answer; returns the path of its picture."""
         from PIL import Image
 
-        stem = name = Path(answer.image).stem or "answer"
+        file, _, part = Path(answer.image).name.partition(":")  # of one file of many
+        stem = name = f"{Path(file).stem}-{part}" if part else Path(file).stem or "answer"
         number = 1
         while name in self._taken:
             number += 1

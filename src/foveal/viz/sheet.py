@@ -28,6 +28,7 @@ from foveal.viz.page import definitions, page
 MOST = 1000  # images on a sheet; browsers grow slow with more
 FAILURES = 100  # files with an error that are listed
 _SIDE, _SMALL = 256, 64  # pixels of a picture's longer side; up to _SMALL as it is, in squares
+_WIDE = 640  # of the longer side of a picture with something drawn into it
 _CLASSES = 12
 
 STYLE = """
@@ -89,6 +90,7 @@ class Sheet:
         self.layers: dict[str, bool] = {}  # whether their weights are of a point
         self.predicted: Counter[str] = Counter()
         self.failures: list[tuple[str, str]] = []
+        self._drawn = False
 
     def __enter__(self) -> Sheet:
         self._cards = tempfile.TemporaryFile("w+", encoding="utf-8")
@@ -111,6 +113,19 @@ class Sheet:
                 self.layers[answer.layer] = answer.point is not None
             try:
                 self._cards.write(_card(answer))
+            except OSError as problem:
+                raise self._unwritten(problem) from problem
+
+    def draw(self, name: str, picture: Array) -> None:
+        """The next image with its answer drawn into it, ``(rows, columns, 3)`` of 8 bits."""
+        self.images += 1
+        if self.shown < self.most:
+            self.shown += 1
+            self._drawn = True
+            source = _jpeg(picture / 255, _WIDE)
+            shown = f'<div class="frame"><img class="smooth" src="{source}" alt="" loading="lazy"></div>'
+            try:
+                self._cards.write(f'<figure class="answer">{shown}<figcaption>{escape(name)}</figcaption></figure>\n')
             except OSError as problem:
                 raise self._unwritten(problem) from problem
 
@@ -143,6 +158,8 @@ class Sheet:
 
     def _top(self) -> str:
         told = "Each picture is what the model gets: resized and cut to its size as validation does."
+        if self._drawn:
+            told = "Each answer is drawn into its picture."
         for layer, of_point in self.layers.items():
             whose = "where the marked point looks: the head-averaged" if of_point else "for all points alike: the"
             told += f" Beside it, {whose} weights of {escape(layer)}."
@@ -155,18 +172,20 @@ class Sheet:
         return (
             f'<header><p class="kind">foveal predict</p><h1>{_title(self.images)}</h1>'
             f"{definitions(self.facts, 'facts')}{notice}</header>"
-            f"<h2>Most probable classes</h2>{self._counts()}"
+            f"{self._counts()}"
             f'<h2>Images</h2><p class="soft">{told}</p>{legend() if self.layers else ""}'
         )
 
     def _counts(self) -> str:
         """How often each class comes first."""
+        if not self.predicted:
+            return ""
         common = self.predicted.most_common(_CLASSES)
         largest = common[0][1] if common else 1
         rows = [_bar(name, f"{count:,}", count / largest) for name, count in common]
         left = len(self.predicted) - len(common)
         rest = f'<p class="soft under">and {left:,} other classes, less often each</p>' if left else ""
-        return f'<ol class="bars counts">{"".join(rows)}</ol>{rest}'
+        return f'<h2>Most probable classes</h2><ol class="bars counts">{"".join(rows)}</ol>{rest}'
 
     def _origin(self) -> str:
         return f"<h2>Command</h2><pre>{escape(self.command)}</pre>" if self.command else ""
@@ -223,10 +242,10 @@ def _png(picture: Array) -> str:
     return "data:image/png;base64," + base64.b64encode(png(to_bytes(picture))).decode("ascii")
 
 
-def _jpeg(picture: Array) -> str:
+def _jpeg(picture: Array, side: int = _SIDE) -> str:
     from PIL import Image
 
     image, file = Image.fromarray(to_bytes(picture)), io.BytesIO()
-    image.thumbnail((_SIDE, _SIDE))
+    image.thumbnail((side, side))
     image.save(file, format="JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
