@@ -74,7 +74,7 @@ class Precision:
         known = COCO(truth)
         self.areas = [_any_within(truth, *within) for within in ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))]
         if results:
-            counted = COCOeval_faster(known, known.loadRes(results), KINDS[kind])
+            counted = COCOeval_faster(known, known.loadRes([_copy(each) for each in results]), KINDS[kind])
             counted.evaluate()
             counted.accumulate()
             counted.summarize()
@@ -118,6 +118,11 @@ def write_results(path: Path, results: list[dict[str, Any]]) -> None:
         path.write_text(json.dumps(results), encoding="utf-8")
     except OSError as error:
         raise DataError(f"evaluate: {path} could not be written: {error.strerror}. Use another path.") from error
+
+
+def _copy(record: dict[str, Any]) -> dict[str, Any]:
+    """What the evaluation may write into."""
+    return {name: dict(value) if isinstance(value, dict) else value for name, value in record.items()}
 
 
 def _any_within(truth: Mapping[str, Any], least: float, most: float) -> bool:
