@@ -215,7 +215,7 @@ def test_a_disparity_range_wider_than_the_image_runs():
         ({"model": NamedModel("psmnet", {"max_disparity": 100})}, "max_disparity must be a multiple of 16"),
         ({"loss_weights": (1.0,)}, "--loss-weights must be 3 numbers of at least 0 for the stacked trunk, got 1.0"),
         ({"loss_weights": (1.0, -1.0, 1.0)}, "--loss-weights must be 3 numbers"),
-        ({"best": "accuracy"}, "--best must be one of epe, epe_pixels"),
+        ({"best": "accuracy"}, "--best must be one of epe, d1"),
     ],
 )
 def test_a_recipe_that_contradicts_itself_is_refused_in_a_sentence(changes, said):

@@ -28,15 +28,15 @@ BATCH = 8
 COLUMNS = ("pixels", "error", "bad1", "bad2", "bad3", "d1", "all_pixels", "all_error", "all_d1")
 
 METRICS: dict[str, Metric] = {
-    "epe": Metric("end-point error, mean of images", least=True, unit="px"),
-    "epe_pixels": Metric("end-point error, all pixels", least=True, unit="px"),
-    "epe_batches": Metric("end-point error, mean of batches of 8", least=True, unit="px"),
-    "bad1": Metric("off by more than 1 px", percent=True, least=True),
-    "bad2": Metric("off by more than 2 px", percent=True, least=True),
-    "bad3": Metric("off by more than 3 px", percent=True, least=True),
-    "d1": Metric("D1: off by more than 3 px and 5 %", percent=True, least=True),
-    "epe_all": Metric("end-point error, all pixels of any disparity", least=True, unit="px"),
-    "d1_all": Metric("D1, pixels of any disparity", percent=True, least=True),
+    "epe": Metric("EPE", least=True, unit="px"),
+    "d1": Metric("D1", percent=True, least=True),
+    "bad1": Metric("off by over 1 px", percent=True, least=True),
+    "bad2": Metric("off by over 2 px", percent=True, least=True),
+    "bad3": Metric("off by over 3 px", percent=True, least=True),
+    "epe_pixels": Metric("EPE of all pixels", least=True, unit="px"),
+    "epe_batches": Metric("EPE of batches of 8", least=True, unit="px"),
+    "epe_all": Metric("EPE of any disparity", least=True, unit="px"),
+    "d1_all": Metric("D1 of any disparity", percent=True, least=True),
 }
 
 Sums = tuple[float, ...]
