@@ -28,6 +28,7 @@ examples:
   foveal evaluate runs/demo/runs/local-0 --confusion confusion.html
   foveal evaluate model.safetensors --data photos
   foveal evaluate runs/detection --results detections.json
+  foveal evaluate runs/points --votes 10
 """
 SHOWN = 20  # classes that the table shows; JSON holds all
 
@@ -48,6 +49,8 @@ class Evaluate:
     """Also write which class is taken for which: .csv for the numbers, .html to look at."""
     results: Annotated[str | None, tyro.conf.arg(metavar="FILE.json")] = None
     """Also write every box and mask in COCO's format of results (detection)."""
+    votes: int | None = None
+    """Also measure answers averaged over so many scaled copies of each cloud (points)."""
     json: bool = False
     """Print JSON instead of tables."""
 
@@ -80,6 +83,8 @@ class Evaluate:
     def _check(self) -> None:
         if self.results is not None:
             raise OptionError("evaluate: --results is for detection, this run is of classification. Leave it out.")
+        if self.votes is not None:
+            raise OptionError("evaluate: --votes is for points, this run is of classification. Leave it out.")
         if self.confusion is not None and Path(self.confusion).suffix.lower() not in (".csv", ".html"):
             raise OptionError(f"evaluate: --confusion must end in .csv or .html, got {self.confusion!r}.")
         check_folder("--confusion", self.confusion)

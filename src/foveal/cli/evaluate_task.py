@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ def evaluate_task(given: Evaluate, task: str) -> int:
     if given.data is not None or given.confusion is not None:
         raise OptionError(f"evaluate: --data and --confusion are of classification, not of {task}. Use --data.path.")
     check_folder("--results", given.results)
-    kind, opened = kind_named(task), opened_models(given.source, given.which)
+    kind, opened = kind_named(task), _voting(opened_models(given.source, given.which), given.votes)
     with Console(stderr=True, quiet=given.json).status("measuring"):
         found = measure(
             opened, data_path=given.data_path, results=None if given.results is None else Path(given.results)
@@ -38,6 +39,19 @@ def evaluate_task(given: Evaluate, task: str) -> int:
     if given.results is not None:
         print_written(given.results, quiet=given.json)
     return 0
+
+
+def _voting(opened: Opened, votes: int | None) -> Opened:
+    """The run, measured by so many votes where they are asked for."""
+    if votes is None:
+        return opened
+    voting = getattr(opened.recipe, "voting", None)
+    if voting is None:
+        raise OptionError(f"evaluate: --votes is of points, not of {opened.recipe.task}. Leave it out.")
+    if votes < 1:
+        raise OptionError(f"evaluate: --votes must be at least 1, got {votes}. Use 10, say.")
+    recipe: Any = replace(opened.recipe, voting=replace(voting, votes=votes))  # type: ignore[call-arg]
+    return replace(opened, recipe=recipe)
 
 
 def as_json(opened: Opened, found: Measured) -> dict[str, Any]:
