@@ -1,5 +1,6 @@
 """Learning classes and parts of clouds: metrics by hand, votes, exact resume, answers for files of every kind."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from data import points_miniatures as miniatures
 from foveal import models
+from foveal.cli import main
 from foveal.data.points import solids
 from foveal.data.points.options import PointAugmentation, PointOptions
 from foveal.errors import OptionError
@@ -275,6 +277,25 @@ def test_an_answer_is_drawn_where_it_is_asked_for(runs, kind, tmp_path):
     (drawn,) = answers(open_models(runs / kind), [str(folder / "c.npy")], Asked(draw=True))
     assert drawn.picture.dtype == np.uint8 and drawn.picture.shape[2] == 3
     assert drawn.picture.std() > 10
+
+
+def test_commands_measure_vote_and_draw(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(runs / "cache"))
+    folder = cloud_files(tmp_path / "clouds")
+    assert main(["evaluate", str(runs / "parts"), "--votes", "2", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {"instance_miou", "category_miou", "voted_instance_miou", "voted_category_miou"} < set(told)
+    assert told["clouds"] == 10 == sum(row["clouds"] for row in told["classes"])
+    assert told["instance_miou"] == told["recorded"]["instance_miou"]
+    assert main(["evaluate", str(runs / "parts"), "--votes", "0"]) == 2
+    assert "evaluate: --votes must be at least 1, got 0." in capsys.readouterr().err
+    asked = ["predict", str(runs / "parts"), str(folder / "a.txt"), str(folder / "g.txt"), "--draw"]
+    assert main([*asked, str(tmp_path / "drawn")]) == 2
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (tmp_path / "drawn" / "a.png").is_file() and lines[0]["drawn"].endswith("a.png")
+    assert lines[1] == {"image": str(folder / "g.txt"), "error": "the file is empty"}
+    assert main(["bench", "points", "--points", "100"]) == 2
+    assert "--points must be at least 512, got 100" in capsys.readouterr().err
 
 
 def test_the_weights_that_are_drawn_are_those_of_the_farthest_point():
