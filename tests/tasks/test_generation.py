@@ -202,6 +202,15 @@ def test_a_picture_of_every_epoch_has_a_row_for_each_class(trained):
     assert width >= 3 * 40
 
 
+def test_a_run_measured_again_tells_what_it_measured_itself(trained):
+    own = task()
+    own.models = networks(RECIPE.model, classes=2, channels=1, size=8)
+    saved = kept(trained[0])["weights"]
+    own.models["generator"].load_state_dict(saved["generator.average"])
+    told = own.models["generator"].eval() and own.evaluate()
+    assert told == {name: trained[1][name] for name in ("fid", "inception_score", "recognised")}
+
+
 def test_what_is_kept_is_the_average_with_singular_vectors_of_its_own(trained):
     own = networks(RECIPE.model, classes=2, channels=1, size=8)["generator"]
     own.load_state_dict(kept(trained[0])["weights"]["generator.average"])

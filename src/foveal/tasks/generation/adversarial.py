@@ -25,7 +25,7 @@ from foveal.tasks.generation.images import GenerationSet
 from foveal.tasks.generation.inception_score import InceptionScore
 from foveal.tasks.generation.judges import Judge
 from foveal.tasks.generation.moments import Moments, frechet_distance, joined
-from foveal.tasks.generation.networks import frozen, settle_
+from foveal.tasks.generation.networks import bare, frozen, settle_
 from foveal.tasks.generation.recipe import GenerationRecipe
 from foveal.tasks.generators import generator_states, restore_generators
 from foveal.tasks.optimizers import optimizer
@@ -67,6 +67,7 @@ class Adversarial(SplitTask):
         self.seldom = frozenset({"fid"}) if recipe.evaluation.every > 1 else frozenset()
         self._judge: Judge | None = None
         self._real: Moments | None = None
+        self._settled: tuple[int, int] | None = None
         self.trains, self.done = False, 0
         self.start: float | None = None
         """FID before the first step."""
@@ -82,15 +83,25 @@ class Adversarial(SplitTask):
         return self._judge
 
     def prepare(self) -> None:
-        self.trains = True
         _ = self.judge
 
     def build(self) -> None:
         self.models = {name: model.to(memory_format=self.format) for name, model in self.make().items()}
-        generator: Any = self.models["generator"]
-        self.latent, self.classes = int(generator.latent), int(generator.num_classes)
+
+    @property
+    def latent(self) -> int:
+        """Length of a code."""
+        generator: Any = bare(self.models["generator"])
+        return int(generator.latent)
+
+    @property
+    def classes(self) -> int:
+        """That the generator knows."""
+        generator: Any = bare(self.models["generator"])
+        return int(generator.num_classes)
 
     def optimizers(self) -> dict[str, Optimizer]:
+        self.trains = True  # who only measures asks for none
         own, other = self.recipe.optimizer, self.recipe.discriminator
         unlike = replace(own, lr=own.lr if other.lr is None else other.lr, betas=other.betas or own.betas)
         options = {"generator": own, "discriminator": unlike}
@@ -188,12 +199,11 @@ class Adversarial(SplitTask):
     def _shown(self) -> nn.Module:
         """The generator that is evaluated and kept."""
         generator = self.models["generator"]
-        if self.recipe.ema is not None and self._settled != (self.done, id(generator)):
+        # What was kept has been settled before.
+        if self.trains and self.recipe.ema is not None and self._settled != (self.done, id(generator)):
             settle_(generator)
             self._settled = (self.done, id(generator))
         return generator
-
-    _settled: tuple[int, int] | None = None
 
     def _named(self) -> Tensor | None:
         """The number that the judge has for each class of the data; None where it has not all."""

@@ -41,15 +41,21 @@ def networks(model: NamedModel, *, classes: int, channels: int, size: int) -> di
     return {"generator": made.generator, "discriminator": made.discriminator}
 
 
+def bare(model: nn.Module) -> nn.Module:
+    """The model itself, without what repeats it over processes."""
+    inner: nn.Module = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    return inner
+
+
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """The model itself, without what repeats it over processes; its weights get no gradient from what is done here."""
-    bare = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    parameters = list(bare.parameters())
+    """The ``bare`` model, whose weights get no gradient from what is done here."""
+    own = bare(model)
+    parameters = list(own.parameters())
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:
-        yield bare
+        yield own
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
