@@ -196,6 +196,12 @@ def test_what_is_not_there_is_told_with_the_page_to_fetch_it_from(tmp_path):
             load(tmp_path, StereoData(name))
     with pytest.raises(DataError, match=r"holds 5 pairs, --data\.train-pairs 160 leaves none"):
         load(kitti2015(tmp_path), KITTI, train_pairs=160)
+    for name, options in (
+        ("train-pairs", replace(FLOW, train_pairs=3)),
+        ("frames", replace(KITTI, frames="finalpass")),
+    ):
+        with pytest.raises(OptionError, match=rf"^load: --data\.{name} means nothing for {options.name}\."):
+            load_stereo(options)
     with pytest.raises(OptionError, match="no stereo set 'middlebury'"):
         load_stereo(StereoData("middlebury"))
 

@@ -25,6 +25,15 @@ GENERATED = "photo-planes"
 PUBLISHED = {"scene-flow": (35_454, 4_370), "kitti2012": (160, 34), "kitti2015": (160, 40), GENERATED: (160, 32)}
 """Pairs to train on and held out, as the authors of PSMNet count them; of photo-planes as they are made."""
 
+ONLY = {
+    "frames": "scene-flow",
+    "subsets": "scene-flow",
+    "hidden": "kitti",
+    "train_pairs": "kitti",
+    "train_all": "kitti",
+}
+"""Options of one family of sets."""
+
 
 @dataclass(frozen=True)
 class StereoSet:
@@ -71,6 +80,13 @@ def load_stereo(options: StereoData) -> StereoSet:
 def _check(options: StereoData) -> None:
     if options.name not in PUBLISHED:
         raise OptionError(f"load: there is no stereo set {options.name!r}. Use {', '.join(PUBLISHED)}.")
+    plain, family = StereoData(), options.name.rstrip("0125")
+    for name, own in ONLY.items():
+        if own != family and getattr(options, name) != getattr(plain, name):
+            raise OptionError(
+                f"load: --data.{name.replace('_', '-')} means nothing for {options.name}. Leave it out, or use another "
+                "--data.name."
+            )
     if min(options.crop) < 16 or any(length % 16 for length in options.crop):
         raise OptionError(
             f"load: --data.crop must be rows and columns in multiples of 16, got {options.crop[0]} and "
