@@ -361,6 +361,19 @@ def test_every_recipe_of_points_makes_its_network_for_its_data(name):
     assert isinstance(model, torch.nn.Module)
 
 
+def test_published_figures_of_the_recipes_are_those_of_the_ledger():
+    from foveal.analysis.ledger import PAPERS
+
+    tables = {table.number: table for table in PAPERS["external"][1] if table.number in ("points", "PCT")}
+    cells = {row.label: row.printed.split() for table in (tables["points"], tables["PCT"]) for row in table.rows}
+    for name, accuracy in (("npct", cells["NPCT"][2]), ("spct", cells["SPCT"][2]), ("pct", cells["PCT"][2])):
+        assert read_recipe(f"external/modelnet40-{name}").about.published == {"accuracy": float(accuracy)}
+    assert read_recipe("external/modelnet40-eat").about.published == {"accuracy": float(cells["EAT"][0])}
+    for name, label in (("spct", "PCT"), ("eat", "EAT")):
+        printed = {row.label: row.printed.split()[1] for row in tables["points"].rows}[label]
+        assert read_recipe(f"external/shapenet-part-{name}").about.published == {"instance_miou": float(printed)}
+
+
 def test_learning_takes_a_step_of_every_model_alike(sets):
     """What attention is in a network changes nothing of what is drawn for it."""
     first = []
