@@ -126,11 +126,11 @@ class Predict:
             raise OptionError(f"predict: --sheet must end in .html, got {self.sheet!r}.")
         check_folder("--sheet", self.sheet)
 
-    def open_sheet(self, facts: Mapping[str, object], path: str) -> Sheet:
+    def open_sheet(self, facts: Mapping[str, object], path: str, noun: str = "image") -> Sheet:
         """A sheet that says who answers, and by which command."""
         from foveal.viz.sheet import Sheet
 
-        return Sheet(path, facts, command=self._command())
+        return Sheet(path, facts, command=self._command(), noun=noun)
 
     def _command(self) -> str:
         named = [*self.images[:3], *(["…"] if len(self.images) > 3 else [])]

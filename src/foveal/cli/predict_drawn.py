@@ -33,9 +33,11 @@ def predict_drawn(given: Predict, task: str) -> int:
         8 if given.batch_size is None else given.batch_size, given.threshold, given.right, given.count, given.seed or 0,
         draw=given.draw is not None or given.sheet is not None,
     )  # fmt: skip
-    unread = done = 0
+    unread, done, noun = 0, 0, kind.items.removesuffix("s")
     with ExitStack() as stack:
-        sheet = None if given.sheet is None else stack.enter_context(given.open_sheet(opened.facts(), given.sheet))
+        sheet = (
+            None if given.sheet is None else stack.enter_context(given.open_sheet(opened.facts(), given.sheet, noun))
+        )
         tell = stack.enter_context(counter(kind.items, quiet=sys.stdout.isatty()))
         for done, answer in enumerate(kind.answers(opened, given.images, asked), start=1):
             line = answer.line()

@@ -33,6 +33,7 @@ _CLASSES = 12
 
 STYLE = """
 .answers{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,270px),1fr));gap:28px 24px;margin-top:20px}
+.wide{grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr))}
 .answer{min-width:0;border-top:1px solid var(--line);padding-top:12px}
 .seen{display:flex;gap:4px}.seen .frame{flex:0 1 50%;align-self:start}
 .seen .frame{overflow:visible}.seen img{border-radius:3px}.frame img.smooth{image-rendering:auto}
@@ -77,15 +78,22 @@ class Sheet:
         facts: which model answers.
         command: that makes the sheet.
         most: images that are shown; more are counted only, and the sheet says so.
+        noun: what one of them is called.
 
     Raises:
         DataError: the file cannot be written.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], facts: Mapping[str, object], *, command: str = "", most: int = MOST
+        self,
+        path: str | os.PathLike[str],
+        facts: Mapping[str, object],
+        *,
+        command: str = "",
+        most: int = MOST,
+        noun: str = "image",
     ) -> None:
-        self.path, self.facts, self.command, self.most = Path(path), facts, command, most
+        self.path, self.facts, self.command, self.most, self.noun = Path(path), facts, command, most, noun
         self.images = self.shown = self.unread = 0
         self.layers: dict[str, bool] = {}  # whether their weights are of a point
         self.predicted: Counter[str] = Counter()
@@ -137,10 +145,10 @@ class Sheet:
 
     def _assemble(self) -> None:
         part = self.path.with_name(self.path.name + ".part")
-        head, tail = page(_title(self.images), "\0", {}, style=STYLE).split("\0")
+        head, tail = page(_title(self.images, self.noun), "\0", {}, style=STYLE).split("\0")
         try:
             with open(part, "w", encoding="utf-8") as file:
-                file.write(head + self._top() + '<div class="answers">')
+                file.write(head + self._top() + f'<div class="answers{" wide" if self._drawn else ""}">')
                 self._cards.seek(0)
                 shutil.copyfileobj(self._cards, file)
                 file.write(f"</div>{self._failed()}{self._origin()}{tail}")
@@ -165,15 +173,15 @@ class Sheet:
             told += f" Beside it, {whose} weights of {escape(layer)}."
         notes = []
         if self.shown < self.images:
-            notes.append(f"The first {self.shown:,} of {self.images:,} images are shown; the counts are of all.")
+            notes.append(f"The first {self.shown:,} of {self.images:,} {self.noun}s are shown; the counts are of all.")
         if self.unread:
             notes.append(f"{_count(self.unread, 'file')} could not be read; see the end.")
         notice = f'<div class="notice">{"".join(f"<p>{note}</p>" for note in notes)}</div>' if notes else ""
         return (
-            f'<header><p class="kind">foveal predict</p><h1>{_title(self.images)}</h1>'
+            f'<header><p class="kind">foveal predict</p><h1>{_title(self.images, self.noun)}</h1>'
             f"{definitions(self.facts, 'facts')}{notice}</header>"
             f"{self._counts()}"
-            f'<h2>Images</h2><p class="soft">{told}</p>{legend() if self.layers else ""}'
+            f'<h2>{self.noun.capitalize()}s</h2><p class="soft">{told}</p>{legend() if self.layers else ""}'
         )
 
     def _counts(self) -> str:
@@ -198,8 +206,8 @@ class Sheet:
         return f"<h2>Could not be read</h2>{definitions(dict(self.failures), 'list')}{rest}"
 
 
-def _title(images: int) -> str:
-    return f"{_count(images, 'image')} and what the model says"
+def _title(images: int, noun: str) -> str:
+    return f"{_count(images, noun)} and what the model says"
 
 
 def _count(number: int, noun: str) -> str:
