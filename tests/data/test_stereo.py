@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from data.stereo_miniatures import kitti2012, kitti2015, pair, plain_pfm, put, scene_flow, sequence
+from foveal.data.generated import GENERATED
 from foveal.data.preparation import IMAGENET_MEAN, IMAGENET_STD
 from foveal.data.stereo import photo_planes
 from foveal.data.stereo.options import StereoData
-from foveal.data.stereo.sets import load_stereo
+from foveal.data.stereo.sets import PUBLISHED, load_stereo
 from foveal.errors import DataError, OptionError
 
 FLOW = StereoData("scene-flow", crop=(16, 32))
@@ -223,6 +224,11 @@ def test_generated_pairs_are_read_as_scene_flow_is(planes):
     assert left.shape == right.shape == (3, photo_planes.ROWS, photo_planes.COLUMNS)
     assert disparity.min() >= photo_planes.LEAST and disparity.max() <= photo_planes.MOST
     assert (disparity % 1).unique().numel() > 50, "disparities are fractions of pixels"
+
+
+def test_the_generated_set_has_as_many_pairs_as_is_said_and_is_made_by_name():
+    assert tuple(photo_planes.COUNTS.values()) == PUBLISHED["photo-planes"]
+    assert GENERATED["photo-planes"] == f"{photo_planes.__name__}:{photo_planes.write.__name__}"
 
 
 def test_generated_bytes_are_the_same_each_time(planes, tmp_path, monkeypatch):

@@ -353,6 +353,14 @@ def test_what_cannot_be_paired_or_read_has_a_line_and_the_others_go_on(run, side
     }
 
 
+def test_folders_without_images_are_told(run, sides, capsys):
+    (sides / "none").mkdir()
+    assert main(["predict", str(run[0]), str(sides / "none"), "--right", str(sides / "none")]) == 2
+    assert said(capsys) == [{"image": str(sides / "none"), "error": "the folder holds no images"}]
+    assert main(["predict", str(run[0]), str(sides / "left" / "in"), "--right", str(sides / "none")]) == 2
+    assert [line["error"] for line in said(capsys)] == [f"{sides}/none holds no image of that name"]
+
+
 def test_files_and_globs_are_paired_in_order(run, sides, capsys):
     left, right = str(sides / "left"), str(sides / "right")
     files = [f"{left}/odd.png", f"{left}/[gs]*.png", "--right", f"{right}/odd.png", f"{right}/[gs]*.png"]

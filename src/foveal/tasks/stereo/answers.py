@@ -113,7 +113,7 @@ def _paired(left: str, right: str) -> list[_Pair]:
 
 def _by_name(left: str, right: str, ones: Sequence[str], others: Sequence[str]) -> list[_Pair]:
     """By paths within two folders; what has no partner is told, on either side."""
-    names = {os.path.relpath(path, right): path for path in others}
+    names = {os.path.relpath(path, right): path for path in others if not os.path.isdir(path)}
     pairs = []
     for path in ones:
         other = names.pop(os.path.relpath(path, left), None)
