@@ -52,7 +52,6 @@ class Features:
 
     def make(self, name: str, *, last: Last, local: bool = False) -> BackboneWithFPN:
         """The backbone of a name under a pyramid; ``local`` puts local attention in the pyramid's 3x3 convolutions."""
-        check_width("pyramid_channels", self.pyramid_channels)
         body, channels = backbone(
             name,
             norm=self.norm,
@@ -84,4 +83,6 @@ class Features:
 
 def taken(options: dict[str, Any]) -> Features:
     """What of the options is of the features, taken out of them."""
-    return Features(**{each.name: options.pop(each.name) for each in fields(Features) if each.name in options})
+    features = Features(**{each.name: options.pop(each.name) for each in fields(Features) if each.name in options})
+    check_width("pyramid_channels", features.pyramid_channels)
+    return features

@@ -27,6 +27,18 @@ def check_options(asker: str, kind: type, options: Mapping[str, Any]) -> None:
             near = difflib.get_close_matches(name, known, n=2)
             hint = f"Did you mean {' or '.join(near)}?" if near else "Use min_size, say."
             raise OptionError(f"{asker}: torchvision's {kind.__name__} has no option {name!r}. {hint}")
+    _check_values(asker, makers, options)
+
+
+def _check_values(asker: str, makers: list[type], options: Mapping[str, Any]) -> None:
+    """Numbers where torchvision has numbers, which it asks for only when it runs."""
+    defaults = {name: each.default for maker in makers for name, each in inspect.signature(maker).parameters.items()}
+    for name, value in options.items():
+        several = value if name == "min_size" and isinstance(value, (list, tuple)) and value else [value]
+        wanted = isinstance(defaults[name], (int, float)) or name in ("min_size", "max_size")
+        if wanted and not all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in several):
+            what = "a number of pixels or several" if name == "min_size" else "a number"
+            raise OptionError(f"{asker}: {name} must be {what}, got {value!r}. Leave it out for torchvision's.")
 
 
 def check_width(name: str, value: Any) -> None:
