@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from data import stereo_miniatures
+from foveal.analysis.ledger.efficient import STEREO
 from foveal.cli.main import main
 from foveal.data.stereo.options import StereoData
 from foveal.data.stereo.pfm import read_pfm
@@ -251,6 +252,14 @@ def test_a_recipe_builds_what_it_names_and_takes_a_step(name, tmp_path):
 
 def test_what_the_papers_state_is_in_the_recipes():
     printed = {"none": 0.513, "efficient": 0.477, "nonlocal": None, "psmnet": 1.09}
+    rows = {
+        "none": "PSMNet (baseline)",
+        "efficient": "EA-PSMNet",
+        "nonlocal": "Nonlocal-PSMNet",
+        "psmnet": "PSMNet (original)",
+    }
+    ledger = {row.label: row.printed for row in STEREO.rows}
+    assert {rows[name]: "OOM" if epe is None else f"{epe:g}" for name, epe in printed.items()} == ledger
     for name, epe in printed.items():
         own = read_recipe(f"efficient/stereo-{name}")
         assert own.about.published == ({} if epe is None else {"epe": epe})
