@@ -183,6 +183,13 @@ def test_fid_of_the_real_images_themselves_is_zero_and_all_are_recognised(monkey
     assert told["recognised"] == 0
 
 
+def test_a_judge_that_has_to_be_trained_first_moves_no_generator():
+    own = task(judge=lambda: (torch.rand(3), Sums())[1])
+    before = torch.get_rng_state()
+    assert isinstance(own.judge, Sums)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_judge_of_other_classes_recognises_nothing():
     class Others(Sums):
         classes = ("low", "left")

@@ -18,7 +18,8 @@ from foveal.errors import DataError
 from foveal.tasks.run_folder import read_json, read_metrics
 
 _SAME = {"imagenet1k": "imagenet", "ilsvrc2012": "imagenet", "tinyimagenet200": "tinyimagenet"}
-_PER_CENT = ("accuracy", "accuracy_top5")
+# What is printed of each metric: shares in per cent, everything else as it is.
+_TIMES = {"accuracy": 100, "accuracy_top5": 100, "fid": 1, "inception_score": 1}
 
 
 def finished_runs(folder: str | Path) -> list[Run]:
@@ -35,7 +36,7 @@ def finished_runs(folder: str | Path) -> list[Run]:
         config, result = read_json(path), read_json(path.with_name("result.json"))
         if not isinstance(config, dict) or not isinstance(result, dict) or result.get("status") != "done":
             continue
-        model, lines = model_of(config), _metrics(path.parent)
+        model, lines = model_of(config), _comparable(config, _metrics(path.parent))
         if lines and model is not None:
             found.setdefault((model, data_of(config), len(lines)), []).append(lines[-1])
     if not found:
@@ -70,6 +71,14 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
         ) from error
 
 
+def _comparable(config: Mapping[str, Any], lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without what was measured by another network than that of the papers."""
+    measured = config.get("recipe", {}).get("evaluation", {}).get("features")
+    if config.get("task") != "generation" or measured == "inception":
+        return lines
+    return [{key: value for key, value in line.items() if key not in ("fid", "inception_score")} for line in lines]
+
+
 def _mean(lines: list[Mapping[str, float]]) -> dict[str, float]:
-    known = [key for key in _PER_CENT if all(isinstance(line.get(key), (int, float)) for line in lines)]
-    return {key: 100 * fmean(float(line[key]) for line in lines) for key in known}
+    known = [key for key in _TIMES if all(isinstance(line.get(key), (int, float)) for line in lines)]
+    return {key: _TIMES[key] * fmean(float(line[key]) for line in lines) for key in known}

@@ -90,21 +90,22 @@ DETECTION = Table(
 
 _GAN = {"": "not run here: takes training, and the weights of the Inception network"}
 _ANOTHER_GAN = {"": "another paper's network, not in foveal"}
-_SCORES = (Column("FID", ""), Column("IS", ""))
+_SCORES = (Column("FID", "", metric="fid"), Column("IS", "", metric="inception_score"))
 _STUDIO = Source("from memory, and a third party's table agrees", "medium")
 
 
-def _gans(number: str, title: str, rows: dict[str, str], faint: tuple[str, ...]) -> Table:
+def _gans(title: str, data: str, rows: dict[str, str], faint: tuple[str, ...]) -> Table:
     told: Any = {name: {"": FAINT} if name in faint else {} for name in rows}
+    ours = {"SAGAN": "sagan", "EAGAN": "eagan"}
     made = tuple(
-        Row(name, printed, why=_GAN if name in ("SAGAN", "EAGAN") else _ANOTHER_GAN, sources=told[name])
+        Row(name, printed, ours.get(name, ""), why=_GAN if name in ours else _ANOTHER_GAN, sources=told[name])
         for name, printed in rows.items()
     )
-    return Table("external", number, title, _SCORES, made, _STUDIO)
+    return Table("external", "GAN", title, _SCORES, made, _STUDIO, data=data)
 
 
 GAN_CIFAR = _gans(
-    "GAN", "Image generation, CIFAR-10",
+    "Image generation, CIFAR-10", "cifar10",
     {
         "DCGAN": "49.030 6.638", "LSGAN": "66.686 5.577", "WGAN-GP": "25.852 7.458", "ProjGAN": "33.830 7.539",
         "SAGAN": "14.498 8.626", "EAGAN": "14.105 8.630",
@@ -112,7 +113,7 @@ GAN_CIFAR = _gans(
     ("SAGAN", "EAGAN"),
 )  # fmt: skip
 GAN_TINY = _gans(
-    "GAN", "Image generation, Tiny ImageNet",
+    "Image generation, Tiny ImageNet", "tinyimagenet",
     {
         "DCGAN": "91.625 5.640", "LSGAN": "90.008 5.381", "ProjGAN": "89.175 6.224", "SAGAN": "51.414 8.342",
         "EAGAN": "48.374 8.673",
