@@ -120,7 +120,7 @@ def rendered(points: Array, shades: Array, view: tuple[float, float], mark: int 
     size = SIDE * _PIXELS * _FINE
     turned = points @ _eye(*view).T
     middle = size / 2
-    x, y = middle + turned[:, 0] * 0.46 * size, middle - turned[:, 1] * 0.46 * size
+    x, y = middle + turned[:, 0] * 0.43 * size, middle - turned[:, 1] * 0.43 * size
     radius = size * float(np.clip(0.28 / np.sqrt(len(points)), 0.006, 0.03))
     # From somewhat washed out, far away, to the full colour.
     near = np.clip((turned[:, 2] + 1) / 2, 0, 1)[:, None]

@@ -152,13 +152,14 @@ def _grouped(subsets: list[Tensor], size: int) -> list[list[Tensor]]:
 
 
 def _guess(model: nn.Module, batch: Tensor, told: Mapping[str, Any]) -> int:
-    """The category with which the network is surest: that of whose parts the points' probabilities are highest."""
+    """The category that fits best: told it, the network gives its parts more of the points' probability than any other
+    category gets for its own."""
     count = len(told["classes"])
     labels = torch.arange(count, device=batch.device)
     logits = answered(model, batch.expand(count, -1, -1), labels).float()
     allowed = allowed_parts(told["parts"], told["classes"], len(told["part_names"])).to(batch.device)
-    shares = logits.softmax(1).masked_fill(~allowed[:, :, None], 0).amax(1)
-    return int(shares.clamp_min(1e-9).log().mean(1).argmax())
+    own = logits.log_softmax(1).masked_fill(~allowed[:, :, None], -torch.inf).logsumexp(1)
+    return int(own.mean(1).argmax())
 
 
 def _check(opened: Opened, values: Tensor) -> None:
