@@ -30,8 +30,8 @@ def test_a_point_in_front_hides_the_one_behind_it():
 
 def test_up_is_up_and_right_is_right():
     for point, rows, columns in (
-        ((0, 0.9, 0), slice(0, 60), slice(None)),
-        ((0.9, 0, 0), slice(None), slice(-60, None)),
+        ((0, 0.9, 0), slice(0, 80), slice(None)),
+        ((0.9, 0, 0), slice(None), slice(-80, None)),
     ):
         picture = rendered(np.array([point]), np.zeros((1, 3)), (0, 0), None)
         dark = picture.sum(2) < 350
