@@ -5,8 +5,6 @@ Paper: Guo et al., PCT: Point Cloud Transformer (2021), section 3; the layout of
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,6 +45,20 @@ class PointClassifier(nn.Module):
         return out.squeeze(2)
 
 
+class WithShared(Pointwise):
+    """A linear map of each point's channels and of those that all points of its cloud share, in this order.
+
+    What is shared goes through its columns once a cloud, not once a point.
+    """
+
+    def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
+        """``(batch, in, n)`` and ``(batch, in of all points, 1)`` to ``(batch, out, n)``."""
+        if shared is None:
+            return super().forward(x)
+        own, common = self.weight.tensor_split((x.shape[1],), 1)
+        return pointwise(x, own) + pointwise(shared, common, self.bias)
+
+
 class PartSegmenter(nn.Module):
     """Clouds ``(batch, in_chans, n)`` and their categories ``(batch,)`` to ``(batch, num_parts, n)``.
 
@@ -74,8 +86,9 @@ class PartSegmenter(nn.Module):
         check_sizes("PartSegmenter", num_parts=num_parts, first=first, second=second)
         self.num_parts, self.num_categories, self.trunk = num_parts, num_categories, trunk
         self.category = Projection(num_categories, 64, slope=0.2) if num_categories else None
+        width = 3 * trunk.width + (64 if num_categories else 0)
         self.head = nn.Sequential(
-            Projection(3 * trunk.width + (64 if num_categories else 0), first, bias=True),
+            Projection(width, first, bias=True, linear=WithShared),
             nn.Dropout(drop_rate),
             Projection(first, second, bias=True),
             Pointwise(second, num_parts),
@@ -92,13 +105,11 @@ class PartSegmenter(nn.Module):
             _check_batch("PartSegmenter", features, self.training)
             one_hot = F.one_hot(told.long(), self.num_categories).to(features.dtype)
             whole.append(self.category(one_hot[:, :, None]))
-        first = cast(Projection, self.head[0])
-        linear, norm, act = cast(Pointwise, first[0]), first[1], first[2]
-        # What is the same for all points of a cloud goes through its columns of the first map once, not for each point.
-        own, common = linear.weight.tensor_split((features.shape[1],), 1)
-        x = pointwise(features, own) + pointwise(torch.cat(whole, 1), common, linear.bias)
-        out: Tensor = self.head[1:](act(norm(x)))
-        return out
+        linear, norm, act = self.head[0].children()
+        x: Tensor = act(norm(linear(features, torch.cat(whole, 1))))
+        for layer in list(self.head)[1:]:
+            x = layer(x)
+        return x
 
 
 def _check_batch(who: str, features: Tensor, training: bool) -> None:

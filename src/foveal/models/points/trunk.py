@@ -22,9 +22,17 @@ from foveal.models.points.neighbours import farthest_points, gather_points, near
 class Projection(nn.Sequential):
     """A linear map of the channels, batch normalisation, an activation: ``(batch, in, *space)``."""
 
-    def __init__(self, channels_in: int, channels_out: int, *, bias: bool = False, slope: float = 0.0) -> None:
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        *,
+        bias: bool = False,
+        slope: float = 0.0,
+        linear: type[Pointwise] = Pointwise,
+    ) -> None:
         act = nn.LeakyReLU(slope) if slope else nn.ReLU()
-        super().__init__(Pointwise(channels_in, channels_out, bias=bias), BatchNorm(channels_out), act)
+        super().__init__(linear(channels_in, channels_out, bias=bias), BatchNorm(channels_out), act)
 
 
 class PointEmbedding(nn.Sequential):
