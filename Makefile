@@ -7,7 +7,7 @@ INSTALL := $(RUN)/uv pip install --quiet --python $(RUN)/python --constraint con
 unexport PYTHONDONTWRITEBYTECODE
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test elastic fuzz sanitize valgrind wheel-check browser check bench-cpu test-gpu bench-gpu readme clean
+.PHONY: help setup demo test elastic fuzz sanitize valgrind wheel-check browser check bench-cpu test-gpu bench-gpu small readme clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -63,6 +63,9 @@ test-gpu: setup  ## the contract suite, the kernels' cases and the fuzz on an NV
 
 bench-gpu: setup  ## the Triton kernels against others on an NVIDIA GPU; TUNE=--tune tunes them first
 	@$(RUN)/python benchmarks/gpu.py $(TUNE)
+
+small: setup  ## every task on its small data, with attention and without: docs/small.md, about half an hour
+	$(RUN)/python benchmarks/small.py
 
 readme: setup  ## fill the README with what demo and bench-cpu printed
 	$(RUN)/python benchmarks/readme.py

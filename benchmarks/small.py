@@ -1,0 +1,111 @@
+"""Every task on its small data, with attention and without: trains what is not trained yet and writes docs/small.md.
+
+``python benchmarks/small.py`` trains all, two runs at a time on one thread each; ``--only stereo points`` some;
+``--write`` trains nothing and writes the page from what is there. What was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[1]
+RUNS = ROOT / "runs" / "sweeps" / "small"
+PAGE = ROOT / "docs" / "small.md"
+
+
+class Goal(NamedTuple):
+    """What a metric must reach, in per cent or its unit."""
+
+    metric: str
+    bound: float
+    least: bool = False
+
+    def met(self, value: float) -> bool:
+        """Whether a value reaches it."""
+        return value <= self.bound if self.least else value >= self.bound
+
+    @property
+    def text(self) -> str:
+        """As the table says it."""
+        return f"{'≤' if self.least else '≥'} {self.bound:g}"
+
+
+GOALS = {
+    "detection": (Goal("box_ap50", 50), Goal("mask_ap50", 40)),
+    "segmentation": (Goal("miou", 60),),
+    "stereo": (Goal("epe", 1.5, least=True),),
+    "generation": (Goal("fid_share", 20, least=True), Goal("recognised", 80)),
+    "points": (Goal("accuracy", 95),),
+    "point-parts": (Goal("instance_miou", 85),),
+}
+
+
+def train(grid: str) -> None:
+    """All runs of a grid that are not there yet."""
+    command = ["foveal", "sweep", f"small/{grid}", "--jobs", "2", "--threads", "2", "--out", str(RUNS / grid)]
+    subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], check=True)
+
+
+def section(grid: str) -> list[str]:
+    """The table of a grid, from its results."""
+    results: dict[str, Any] = json.loads((RUNS / grid / "results.json").read_text())
+    goals, rows = GOALS[grid], results["table"]
+    heads = [_words(results, goal.metric) + f" ({goal.text})" for goal in goals]
+    lines = [f"## {grid}", "", f"`foveal sweep small/{grid} --jobs 2 --threads 2`: {results['about']['table']}.", ""]
+    lines += [f"| attention | {' | '.join(heads)} | parameters | seconds |", "|---" + "|---:" * (len(goals) + 2) + "|"]
+    for row in rows:
+        if row["runs"]:
+            told = [_figure(row["metrics"][goal.metric]["mean"], goal) for goal in goals]
+            lines.append(f"| {row['row']} | {' | '.join(told)} | {row['parameters']:,} | {row['seconds']:.0f} |")
+    return [*lines, ""]
+
+
+def _figure(value: float | None, goal: Goal) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if goal.met(value) else f"**missed:** {value:.2f}"
+
+
+def _words(results: Mapping[str, Any], metric: str) -> str:
+    measure = results["measures"][metric]
+    unit = "%" if measure["percent"] else measure["unit"]
+    return f"{measure['words']}{f', {unit}' if unit else ''}"
+
+
+def page() -> str:
+    """The whole page."""
+    there = [grid for grid in GOALS if (RUNS / grid / "results.json").is_file()]
+    told = json.loads((RUNS / there[0] / "results.json").read_text())["environment"]
+    lines = [
+        "# Every task, small",
+        "",
+        "Printed by `make small`: every task on data that foveal generates, with attention and without, one seed, all",
+        "else equal. Goals in brackets are of quality; one seed says nothing of which attention is better.",
+        f"{told['cpu']}, torch {told['packages']['torch']}, two runs at a time on one thread each.",
+        "",
+    ]
+    for grid in there:
+        lines += section(grid)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=GOALS, default=list(GOALS), help="tasks to train")
+    parser.add_argument("--write", action="store_true", help="train nothing")
+    given = parser.parse_args()
+    if not given.write:
+        for grid in given.only:
+            train(grid)
+    PAGE.write_text(page())
+    print(f"{PAGE.relative_to(ROOT)} written")
+
+
+if __name__ == "__main__":
+    main()
