@@ -18,6 +18,7 @@ from sklearn.metrics import confusion_matrix
 from torch import nn
 
 from data import segmentation_miniatures as miniatures
+from foveal.analysis.ledger import external
 from foveal.data.segmentation.options import SegmentationAugmentation, SegmentationData
 from foveal.errors import DataError, OptionError
 from foveal.tasks.clock import NoClock
@@ -435,6 +436,11 @@ def test_the_recipes_of_the_paper_have_what_its_code_states():
         if asked.data.name == "voc":
             assert abs(steps - 45_000) < 661 and asked.batch_size == 16 and drawn.crop == (513, 513)
         assert asked.about.published["miou"] and f"{asked.about.published['miou']:g}" in asked.about.table
+
+
+def test_the_figures_of_the_recipes_are_those_of_the_ledger():
+    printed = {float(row.printed) for table in (external.SEGMENTATION, external.ABLATION) for row in table.rows}
+    assert {read_recipe(name).about.published["miou"] for name in OWN if name.startswith("external/")} == printed
 
 
 def test_small_recipes_differ_in_their_attention_alone():
