@@ -7,6 +7,7 @@ together, so its spectral norms take one step of the power method an update wher
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,7 +24,7 @@ from foveal.tasks.generation.answers import as_bytes
 from foveal.tasks.generation.draws import TURNS, sample_draw, training_draw
 from foveal.tasks.generation.images import GenerationSet
 from foveal.tasks.generation.inception_score import InceptionScore
-from foveal.tasks.generation.judges import Judge
+from foveal.tasks.generation.judges import Judge, is_recipe
 from foveal.tasks.generation.moments import Moments, frechet_distance, joined
 from foveal.tasks.generation.networks import bare, frozen, settle_
 from foveal.tasks.generation.recipe import GenerationRecipe
@@ -143,10 +144,14 @@ class Adversarial(SplitTask):
         return {"start": self.start, "judge": self.judge.digest() if self.trains else None}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        if state["judge"] != self.judge.digest():
+        features = self.recipe.evaluation.features
+        if state["judge"] != self.judge.digest() and is_recipe(self.recipe.evaluation):
+            told = f"train: the classifier of {features} was trained anew, with other bits; FID from here on is its."
+            warnings.warn(told, stacklevel=2)
+        elif state["judge"] != self.judge.digest():
             raise OptionError(
-                f"train: the network of --evaluation.features {self.recipe.evaluation.features} is not the one that "
-                "this run was measured by before. Put that back, or use another --out."
+                f"train: the network of --evaluation.features {features} is not the one that this run was measured by "
+                "before. Put that back, or use another --out."
             )
         self.start = state["start"]
 

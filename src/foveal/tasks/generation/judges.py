@@ -132,6 +132,11 @@ def check_there(options: EvaluationOptions) -> None:
         )
 
 
+def is_recipe(options: EvaluationOptions) -> bool:
+    """Whether the network is trained by foveal itself, so that another machine or torch makes another of it."""
+    return options.features != INCEPTION and not Path(options.features).is_dir()
+
+
 def judge_of(options: EvaluationOptions) -> Judge:
     """The network that the options name; every process must ask.
 
@@ -156,18 +161,24 @@ def _recipe(name: str) -> Recipe | None:
 
 
 def _trained(name: str) -> Path:
-    """The run of a recipe in the cache, trained now where there is none of this recipe, torch and machine's threads."""
+    """The run of a recipe in the cache, trained now by one thread where there is none of this recipe and torch."""
     from foveal.tasks.train import train
 
     recipe = _recipe(name)
     assert recipe is not None  # see check_there
-    numerics = (recipe_text(recipe), torch.__version__, torch.get_num_threads(), distributed.world())
-    key = sha256(repr(numerics).encode()).hexdigest()[:16]
-    folder = cache_folder() / "judges" / key
-    if not by_main((folder / "result.json").is_file):
-        part = by_main(lambda: _new_folder(folder.parent))
+    numerics = (recipe_text(recipe), torch.__version__, distributed.world())
+    folder = cache_folder() / "judges" / sha256(repr(numerics).encode()).hexdigest()[:16]
+    if by_main((folder / "result.json").is_file):
+        return folder
+    part, threads = by_main(lambda: _new_folder(folder.parent)), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)  # the same bits whatever the run's own number
         train(recipe, part / "run")
-        by_main(lambda: _place(part, folder))
+        by_main(lambda: _place(part / "run", folder))
+    finally:
+        torch.set_num_threads(threads)
+        if distributed.is_main():
+            shutil.rmtree(part, ignore_errors=True)
     return folder
 
 
@@ -182,14 +193,13 @@ def _new_folder(place: Path) -> Path:
         ) from error
 
 
-def _place(part: Path, folder: Path) -> None:
+def _place(run: Path, folder: Path) -> None:
     """Give a run its name; one that another process has placed meanwhile is the same."""
     try:
-        (part / "run").rename(folder)
+        run.rename(folder)
     except OSError:
         if not (folder / "result.json").is_file():
             raise
-    shutil.rmtree(part, ignore_errors=True)
 
 
 def _weights_file(options: EvaluationOptions) -> Path:
