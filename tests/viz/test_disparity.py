@@ -39,7 +39,7 @@ def test_a_map_of_one_value_or_of_none_is_drawn(values):
 )
 def test_numbers_of_the_bar_are_round_within_the_range_and_evenly_apart(low, high, most):
     told = ticks(low, high, most)
-    assert 1 <= len(told) <= most and all(low - 1e-9 <= value <= high + 1e-9 for value in told)
+    assert 2 <= len(told) <= most and all(low - 1e-9 <= value <= high + 1e-9 for value in told)
     steps = np.diff(told)
     assert np.allclose(steps, steps[:1])
     assert all(f"{float(f'{step:.1e}'):.1e}"[0] in "125" for step in steps)

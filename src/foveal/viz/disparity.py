@@ -66,12 +66,15 @@ def bar(low: float, high: float, width: int) -> Array:
 
 
 def ticks(low: float, high: float, most: int) -> list[float]:
-    """At most ``most`` round numbers within a range, evenly apart."""
+    """At most ``most`` round numbers within a range, evenly apart, as many as that allows."""
     step = 10.0 ** math.floor(math.log10((high - low) / most))
-    wide = next(step * times for times in (1, 2, 5, 10, 20) if (high - low) / (step * times) <= most - 1)
-    first = math.ceil(low / wide - 1e-9)
-    count = math.floor(high / wide + 1e-9) - first + 1
-    return [round(wide * (first + n), 10) for n in range(count)]
+    found = (_multiples(low, high, step * times) for times in (1, 2, 5, 10, 20))
+    return next(numbers for numbers in found if len(numbers) <= most)
+
+
+def _multiples(low: float, high: float, step: float) -> list[float]:
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(step * n, 10) for n in range(first, last + 1)]
 
 
 def _range(values: Array) -> tuple[float, float]:
