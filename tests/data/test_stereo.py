@@ -280,3 +280,11 @@ def test_the_right_image_moved_by_the_disparity_is_the_left_one_where_nothing_hi
 def test_training_and_held_out_pairs_share_no_column_of_the_photographs():
     (first, end), (start, last) = photo_planes.PARTS["TRAIN"], photo_planes.PARTS["TEST"]
     assert 0 == first < end < start < last == photo_planes._photographs()[0].shape[1]
+
+
+def test_always_answering_the_median_is_off_by_2_4_pixels_on_the_held_out_pairs():
+    textures = [photograph[:, slice(*photo_planes.PARTS["TEST"])] for photograph in photo_planes._photographs()]
+    y, x = np.mgrid[: photo_planes.ROWS, : photo_planes.COLUMNS].astype(float)
+    scenes = [photo_planes.scene(textures, seed=(1, n)) for n in range(photo_planes.COUNTS["TEST"])]
+    maps = np.stack([photo_planes._nearest(planes, x, y, right=False)[0] for planes in scenes])
+    assert abs(maps - np.median(maps)).mean() == pytest.approx(2.4, abs=0.05), "what docs/stereo.md says"
