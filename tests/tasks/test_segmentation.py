@@ -176,7 +176,7 @@ def test_by_class_says_what_a_class_is_taken_for_and_leaves_out_what_is_not_ther
     confusion.add(torch.tensor([0, 0, 0, 1], dtype=torch.uint8), torch.tensor([0, 1, 1, 1]))
     first, second, third = confusion.by_class(("sky", "sea", "land"))
     assert first == {"class": "sky", "iou": 1 / 3, "accuracy": 1 / 3, "pixels": 3,
-                     "taken_for": {"class": "sea", "share": 2 / 3}}  # fmt: skip
+                     "taken_for": "sea", "taken_share": 2 / 3}  # fmt: skip
     assert (second["iou"], second["accuracy"], second["taken_for"]) == (1 / 3, 1.0, None)
     assert (third["iou"], third["accuracy"], third["pixels"]) == (None, None, 0)
 

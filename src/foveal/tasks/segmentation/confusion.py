@@ -75,8 +75,9 @@ class Confusion:
             row = self.counts[number].clone()
             row[number] = 0
             other, pixels = int(row.argmax()), int(self.counts[number].sum())
-            taken = {"class": names[other], "share": int(row[other]) / pixels} if int(row[other]) else None
+            share = int(row[other]) / pixels if int(row[other]) else None
             shares = {key: float(value[number]) for key, value in (("iou", self.iou()), ("accuracy", self.recall()))}
-            told = {key: None if share != share else share for key, share in shares.items()}
-            records.append({"class": name, **told, "pixels": pixels, "taken_for": taken})
+            told = {key: None if value != value else value for key, value in shares.items()}
+            taken = {"taken_for": None if share is None else names[other], "taken_share": share}
+            records.append({"class": name, **told, "pixels": pixels, **taken})
         return records
