@@ -11,7 +11,7 @@ import torch
 
 from data import points_miniatures as miniatures
 from foveal.data.generated import generated, write
-from foveal.data.points import catalog, solids, split
+from foveal.data.points import catalog, hdf5, solids
 from foveal.data.points.augmentation import augmented, rotation, taken, unit_sphere
 from foveal.data.points.options import PointAugmentation, PointOptions
 from foveal.errors import DataError, OptionError
@@ -220,7 +220,7 @@ def test_of_more_points_the_first_or_random_ones_are_taken(tmp_path):
 
 
 def test_a_cloud_depends_on_seed_epoch_and_index_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(split, "DECODED", 0)  # so that a worker reads
+    monkeypatch.setattr(hdf5, "KEPT", 0)  # so that a worker reads
     miniatures.shapenet_hdf5(tmp_path)
     given = options("shapenet-part", tmp_path, augmentation=PointAugmentation(rotation="any", jitter=0.01))
     data = catalog.load(given)
@@ -229,6 +229,7 @@ def test_a_cloud_depends_on_seed_epoch_and_index_alone(tmp_path, monkeypatch):
     alone = [data.train.batch([n]) for n in (5, 2)]
     for n, batch in zip((5, 2), alone, strict=True):
         assert all(torch.equal(batch[name][0], together[name][n]) for name in batch)
+    assert data.train.decodes
     (worked,) = Reader(1).read(catalog.load(given).train, 5, 2, [[0, 1, 2, 3, 4, 5]])
     assert all(torch.equal(worked[name], together[name]) for name in together)
     data.train.at(5, 3)
@@ -236,8 +237,6 @@ def test_a_cloud_depends_on_seed_epoch_and_index_alone(tmp_path, monkeypatch):
 
 
 def test_open_files_stay_in_their_process(tmp_path, monkeypatch):
-    from foveal.data.points import hdf5
-
     monkeypatch.setattr(hdf5, "KEPT", 0)  # so that files stay open
     written = miniatures.modelnet_hdf5(tmp_path)
     clouds = catalog.load(options("modelnet40", tmp_path)).train.clouds

@@ -51,6 +51,11 @@ class Clouds(ABC):
     def bytes(self) -> int:
         """About how much there is to read."""
 
+    @property
+    @abstractmethod
+    def slow(self) -> bool:
+        """Whether reading a cloud is work enough for worker processes."""
+
     @abstractmethod
     def check(self) -> None:
         """Read everything; raises what ``read`` would."""
@@ -75,6 +80,10 @@ class Chosen(Clouds):
     @property
     def bytes(self) -> int:
         return self.clouds.bytes
+
+    @property
+    def slow(self) -> bool:
+        return self.clouds.slow
 
     def check(self) -> None:
         for index in range(len(self)):

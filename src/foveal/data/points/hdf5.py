@@ -48,21 +48,25 @@ class Hdf5Clouds(Clouds):
         self.files, self.classes, self.parts, self.normals = list(files), classes, parts, normals
         self.names: list[str] = []
         self._place: list[tuple[int, int]] = []
-        self._bytes, labels, self.widths = 0, [], []
+        labels, self._sizes = [], list[int]()
         for number, path in enumerate(self.files):
-            own, width, size = self._looked(path)
+            own, size = self._looked(path)
             labels.append(own)
             self.names += [f"{path.relative_to(root).as_posix()}:{row}" for row in range(len(own))]
             self._place += [(number, row) for row in range(len(own))]
-            self._bytes += size
-            self.widths.append(width)
+            self._sizes.append(size)
         self.labels: Ints = np.concatenate(labels) if labels else np.empty(0, np.int64)
         self._handles: dict[int, Any] = {}
         self._owner = os.getpid()
 
     @property
     def bytes(self) -> int:
-        return self._bytes
+        return sum(self._sizes)
+
+    @property
+    def slow(self) -> bool:
+        # From memory a process gives thousands of clouds a second.
+        return max(self._sizes, default=0) > KEPT
 
     def __getstate__(self) -> dict[str, Any]:
         # Handles stay with the process that opened them.
@@ -118,8 +122,8 @@ class Hdf5Clouds(Clouds):
         with file, _explained(path, None):
             return {name: file[name][()] for name in names}
 
-    def _looked(self, path: Path) -> tuple[Ints, int, int]:
-        """Labels of a file, points of its clouds, and bytes of its data, after all shapes were looked at."""
+    def _looked(self, path: Path) -> tuple[Ints, int]:
+        """Labels of a file and bytes of its data, after all shapes were looked at."""
         with opened(path) as file:
             data = _dataset(file, path, "data", "f")
             if data.ndim != 3 or data.shape[2] != 3 or 0 in data.shape[:2]:
@@ -137,7 +141,7 @@ class Hdf5Clouds(Clouds):
                     )
             with _explained(path, None):
                 labels = np.asarray(file["label"][()], np.int64).reshape(-1)
-            return self._in_range(labels, path), data.shape[1], data.size * data.dtype.itemsize
+            return self._in_range(labels, path), data.size * data.dtype.itemsize
 
     def _in_range(self, labels: Ints, path: Path) -> Ints:
         wrong = (labels < 0) | (labels >= len(self.classes))

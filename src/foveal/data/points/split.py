@@ -13,8 +13,6 @@ from foveal.data.points.clouds import Clouds
 from foveal.data.points.options import PointOptions
 from foveal.data.samples import Samples, mix
 
-DECODED = 64 * 2**20  # bytes of a set from which on worker processes save more than they cost
-
 
 class PointSplit(Samples):
     """Clouds of ``options.points`` points.
@@ -32,7 +30,7 @@ class PointSplit(Samples):
 
     def __init__(self, clouds: Clouds, options: PointOptions, *, trained: bool, normalise: bool) -> None:
         self.clouds, self.options, self.trained, self.normalise = clouds, options, trained, normalise
-        self.decodes = clouds.bytes > DECODED
+        self.decodes = clouds.slow
 
     @property
     def labels(self) -> list[int]:

@@ -13,6 +13,7 @@ import numpy as np
 from foveal.data.points.clouds import Cloud, Clouds, Ints, check_parts, check_points
 from foveal.errors import DataError
 
+PARSED = 16 * 2**20  # bytes of a set from which on worker processes save more than they cost
 REPAIR = "Repair it, or leave it out by a line of --data.skip's file."
 
 
@@ -98,6 +99,10 @@ class TextClouds(Clouds):
     @property
     def bytes(self) -> int:
         return sum(self.sizes)
+
+    @property
+    def slow(self) -> bool:
+        return self.bytes > PARSED
 
     def _size(self, name: str) -> int:
         try:
