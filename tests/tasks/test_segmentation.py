@@ -331,6 +331,7 @@ def test_a_stopped_run_ends_with_the_bits_of_a_whole_one(folder, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(asked, tmp_path / "cut", watch=stop, save_seconds=0)
     cut = train(asked, tmp_path / "cut")
+    assert len(list((tmp_path / "cut" / "label-maps").glob("*.png"))) == 3
     kept = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
     assert kept[0] == kept[1]
     assert {k: v for k, v in cut.items() if k in KIND.metrics} == {k: v for k, v in whole.items() if k in KIND.metrics}

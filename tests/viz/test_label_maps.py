@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from foveal.data.segmentation.classes import voc_colours
-from foveal.viz.label_maps import LEAST, MOST, STRENGTH, drawn, shares
+from foveal.viz.label_maps import LEAST, MOST, STRENGTH, drawn, shares, stacked
 
 NAMES, COLOURS = ("background", "cat", "dog"), voc_colours(3)
 
@@ -28,6 +28,22 @@ def test_a_class_has_its_colour_over_grey_and_black_shows_the_picture():
     wanted = (1 - STRENGTH) * grey + STRENGTH * np.array(COLOURS[1])
     np.testing.assert_allclose(told[5, 400], wanted, atol=1)
     assert (told[:400, 249] == 255).all()
+
+
+def test_what_does_not_count_has_one_colour_and_no_name():
+    image, labels = halves()
+    labels[:100] = 255
+    told = drawn(image, labels, NAMES, COLOURS)
+    grey = 0.2126 * 10 + 0.7152 * 200 + 0.0722 * 90
+    np.testing.assert_allclose(told[5, 5], (1 - STRENGTH) * grey + STRENGTH * np.array((224, 224, 192)), atol=1)
+    assert shares(labels, NAMES) == {"background": 0.375, "cat": 0.375}
+
+
+def test_pictures_of_different_sizes_are_stacked_on_white():
+    one, two, three = (np.full((*size, 3), 7, np.uint8) for size in ((10, 20), (6, 30), (4, 5)))
+    whole = stacked([[one, two], [three]])
+    assert (whole[:10, :20] == 7).all() and (whole[:6, 28:58] == 7).all() and (whole[18:22, :5] == 7).all()
+    assert (whole != 7).any(axis=2).sum() == whole.shape[0] * whole.shape[1] - 200 - 180 - 20
 
 
 def test_the_legend_below_has_the_colour_of_every_class_that_is_there_and_no_other():

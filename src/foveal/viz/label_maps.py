@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 RGB = tuple[int, int, int]
 Bytes = npt.NDArray[np.uint8]
-BLACK: RGB = (0, 0, 0)
+UNCOUNTED: RGB = (224, 224, 192)  # VOC's colour of 255
 LEAST, MOST = 320, 2048  # pixels of the longer side
 STRENGTH = 0.6  # share of the class's colour in the mixture
 MOST_NAMED = 40
@@ -22,30 +22,50 @@ _INK, _SOFT, _PAPER = (22, 25, 29), (91, 100, 112), (255, 255, 255)
 
 
 def shares(labels: Bytes, names: Sequence[str]) -> dict[str, float]:
-    """Share of the pixels of each class that is there, the largest first."""
-    counts = np.bincount(labels.ravel(), minlength=len(names))
+    """Share of the pixels of each class that is there, the largest first; other numbers are of no class."""
+    counts = np.bincount(labels.ravel(), minlength=len(names))[: len(names)]
     ranked = sorted(np.flatnonzero(counts).tolist(), key=lambda number: (-counts[number], number))
     return {names[number]: float(counts[number] / labels.size) for number in ranked}
 
 
-def drawn(image: Bytes, labels: Bytes, names: Sequence[str], colours: Sequence[RGB]) -> Bytes:
+def drawn(image: Bytes, labels: Bytes, names: Sequence[str], colours: Sequence[RGB], *, most: int = MOST) -> Bytes:
     """A picture with its classes in colour, their borders, and a legend below.
 
     Args:
         image: ``(rows, columns, 3)``.
-        labels: ``(rows, columns)``, numbers of classes.
+        labels: ``(rows, columns)``, numbers of classes; others are shown in one colour and not named.
         names: of the classes.
         colours: of the classes; the picture shows as it is where that is black, as VOC's background is.
+        most: pixels of the longer side.
 
     Returns:
-        ``(rows, columns, 3)``; small pictures are enlarged to about ``LEAST`` pixels, large ones shrunk to ``MOST``.
+        ``(rows, columns, 3)``; small pictures are enlarged to about ``LEAST`` pixels, large ones shrunk to ``most``.
     """
-    image, labels = _fitted(image, labels)
-    table = np.array(colours, np.float32)[labels]
+    image, labels = _fitted(image, labels, most)
+    every = np.array([*colours, *[UNCOUNTED] * (256 - len(colours))], np.float32)
+    table = every[labels]
     seen = STRENGTH * (table.sum(-1, keepdims=True) > 0)
     mixed = (1 - seen) * _greyed(image, seen) + seen * table
     mixed[_borders(labels)] = 255
     return _over_legend(mixed.round().astype(np.uint8), labels, names, colours)
+
+
+def stacked(rows: Sequence[Sequence[Bytes]]) -> Bytes:
+    """Pictures of any sizes beside and below each other, on white."""
+    lines = [np.concatenate(_even(line, 0), axis=1) for line in rows]
+    whole: Bytes = np.concatenate(_even(lines, 1), axis=0)
+    return whole
+
+
+def _even(pictures: Sequence[Bytes], axis: int) -> list[Bytes]:
+    """Padded along an axis to the longest, and by a gap along the other."""
+    most = max(picture.shape[axis] for picture in pictures)
+    padded = []
+    for picture in pictures:
+        more = [(0, _GAP), (0, _GAP), (0, 0)]
+        more[axis] = (0, most - picture.shape[axis])
+        padded.append(np.pad(picture, more, constant_values=255))
+    return padded
 
 
 def _greyed(image: Bytes, seen: Any) -> npt.NDArray[np.float32]:
@@ -64,13 +84,13 @@ def _borders(labels: Bytes) -> npt.NDArray[np.bool_]:
     return borders
 
 
-def _fitted(image: Bytes, labels: Bytes) -> tuple[Bytes, Bytes]:
+def _fitted(image: Bytes, labels: Bytes, most: int) -> tuple[Bytes, Bytes]:
     from PIL import Image
 
     longer = max(labels.shape)
-    if LEAST <= longer <= MOST:
+    if LEAST <= longer <= most:
         return image, labels
-    factor = -(-LEAST // longer) if longer < LEAST else MOST / longer
+    factor = -(-LEAST // longer) if longer < LEAST else most / longer
     size = (max(1, round(labels.shape[1] * factor)), max(1, round(labels.shape[0] * factor)))
     picture = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
     return np.asarray(picture), np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +20,11 @@ from foveal.tasks.segmentation.groups import groups
 from foveal.tasks.segmentation.recipe import SegmentationRecipe
 from foveal.tasks.segmentation.scoring import answer
 from foveal.tasks.split_task import SplitTask
+from foveal.tasks.task import Picture
+from foveal.viz.label_maps import drawn, stacked
+
+SHOWN, WIDE = 4, 512
+"""Images of the validation that are drawn, and the most pixels of their longer sides."""
 
 
 class Labelling(SplitTask):
@@ -32,6 +38,8 @@ class Labelling(SplitTask):
         self.data, self.make, self.recipe = data, make, recipe
         self.confusion = Confusion(len(data.classes))
         """Of the last ``evaluate``, over all processes."""
+        self.shown: dict[int, Tensor] = {}
+        """Answers of the last ``evaluate`` to look at, by the index of their image."""
 
     def build(self) -> None:
         self.models = {"model": self.make().to(memory_format=self.format)}
@@ -70,5 +78,19 @@ class Labelling(SplitTask):
             told = answer(network, images[0].to(device), self.recipe.evaluation, crop=crop, stride=stride)
             if counted:
                 confusion.add(labels[0], told)
+            if counted and counted[0] < SHOWN:
+                self.shown[counted[0]] = told.to("cpu", torch.uint8)
         self.confusion = confusion.all()
         return self.confusion.metrics()
+
+    def pictures(self) -> Mapping[str, Picture]:
+        """The first images of the validation: answers on the left, labels on the right."""
+        rows = []
+        for index, answers in sorted(self.shown.items()):
+            image, labels = self.data.val.pair(index)
+            both = [
+                drawn(np.asarray(image), classes, self.data.classes, self.data.colours, most=WIDE)
+                for classes in (answers.numpy(), labels)
+            ]
+            rows.append(both)
+        return {"label-maps": stacked(rows)} if rows else {}
