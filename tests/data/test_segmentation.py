@@ -1,6 +1,7 @@
 """Labelled images in the layouts of the published sets: what is read is what stands there, what is wrong is said."""
 
 import random
+import shutil
 import warnings
 
 import numpy as np
@@ -53,6 +54,16 @@ def test_voc_takes_augmented_labels_by_either_name_of_the_list_and_lines_of_two_
     assert len(data.train) == 6 and "SegmentationClassAug" in str(data.train.labels[5])
     assert "SegmentationClassAug" not in str(data.train.labels[0])
     assert "SegmentationClassAug" not in str(data.val.labels[0])
+
+
+def test_voc_with_the_augmented_labels_alone_takes_all_from_there(tmp_path):
+    folder = miniatures.voc(tmp_path) / "VOCdevkit" / "VOC2012"
+    for path in (folder / "SegmentationClass").iterdir():
+        miniatures.grey_png(stored(path), folder / "SegmentationClassAug" / path.name)
+        path.unlink()
+    (folder / "SegmentationClass").rmdir()
+    data = load("voc", tmp_path, train="train_aug")
+    assert (len(data.train), len(data.val)) == (6, 3) and "SegmentationClassAug" in str(data.val.labels[0])
 
 
 def test_training_on_what_is_measured_is_said(tmp_path):
@@ -183,6 +194,7 @@ DAMAGE = {
     "no labels": (lambda f: first(f).unlink(), "train.txt has no labels for 2007_000000. Add the file"),
     "sizes": (lambda f: miniatures.palette_png(np.zeros((9, 5), np.uint8), first(f)), "has 51x37 pixels, its labels .*"
               "2007_000000.png have 5x9. Give each image labels of its own size"),
+    "labels gone": (lambda f: [shutil.rmtree(path) for path in f.glob("Segm*")], "no folder .*SegmentationClass"),
     "no folder": (lambda f: (f / "JPEGImages").rename(f / "images"), "there is no JPEGImages/ in .*It must hold JPEGI"),
 }  # fmt: skip
 
@@ -375,17 +387,17 @@ def test_options_out_of_range_are_told(options, words):
 
 
 def test_the_generated_scenes_are_in_vocs_layout_with_its_palette_and_borders(tmp_path, monkeypatch):
-    monkeypatch.setattr(generated, "COUNTS", {"train": 9, "val": 3})
+    monkeypatch.setattr(generated, "COUNTS", {"train": 5, "val": 2})
     generated.write(tmp_path / "one")
     generated.write(tmp_path / "two")
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
-    assert len(files) == 2 * 12 + 3
+    assert len(files) == 2 * 7 + 3
     assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes() for file in files)
     data = load("digit-scenes-voc", tmp_path / "one", verify="whole")
-    assert (len(data.train), len(data.val), data.classes) == (9, 3, classes.DIGITS)
+    assert (len(data.train), len(data.val), data.classes) == (5, 2, classes.DIGITS)
     image = Image.open(data.train.labels[0])
     assert image.mode == "P" and image.getpalette() == miniatures.PALETTE
-    for index in range(9):
+    for index in range(5):
         made, (picture, marked) = generated.scene(index, "train"), data.train.pair(index)
         assert picture.size == marked.shape[::-1] == made.image.shape[1::-1]
         assert np.abs(np.asarray(picture).astype(int) - made.image).mean() < 6

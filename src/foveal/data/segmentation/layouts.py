@@ -16,6 +16,7 @@ from foveal.data.segmentation.options import SegmentationData
 from foveal.data.segmentation.pairs import LOSSY, Pair, Pairs, by_stem, matched
 from foveal.errors import DataError
 
+AUGMENTED = "SegmentationClassAug"
 EVERY = 5  # of one folder every fifth image, in the order of names, is validation
 
 VOC = (
@@ -58,21 +59,17 @@ def voc(path: Path, options: SegmentationData, names: tuple[str, ...] = classes.
     """
     root = _first(path, (".", "VOC2012", "VOCdevkit/VOC2012"), "JPEGImages", VOC)
     images = by_stem(root, "JPEGImages", VOC)
-    plain = _voc_labels(root, "SegmentationClass")
+    extra = by_stem(root, AUGMENTED, VOC) if (root / AUGMENTED).is_dir() else {}
+    # Some have the augmented labels alone, those of the original images among them.
+    plain = {} if extra and not (root / "SegmentationClass").is_dir() else by_stem(root, "SegmentationClass", VOC)
     train, val = (_voc_list(root, name) for name in (options.train or "train", options.val or "val"))
     _tell_shared(train, val)
     sides = []
     for side in (train, val):
-        augmented = _voc_labels(root, "SegmentationClassAug") if "aug" in Path(side.where).stem else {}
-        sides.append(matched(images, plain | augmented, side.names, side.where))
-    if not plain and not any(sides):
-        raise DataError(f"load: there is no folder {root / 'SegmentationClass'}. {VOC}")
+        labels = plain | extra if "aug" in Path(side.where).stem or not plain else plain
+        sides.append(matched(images, labels, side.names, side.where))
     coding = Coding.plain(len(names))
     return Found(names, voc_colours(len(names)), *(Pairs(root, side, coding) for side in sides))
-
-
-def _voc_labels(root: Path, folder: str) -> dict[str, Entry]:
-    return by_stem(root, folder, VOC) if (root / folder).is_dir() else {}
 
 
 def _voc_list(root: Path, name: str) -> _Side:
