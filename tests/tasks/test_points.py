@@ -252,6 +252,16 @@ def test_a_cloud_has_the_same_answer_in_every_format_and_damage_its_own_line(run
     assert all(ERRORS[name] in errors[name] for name in ERRORS)
 
 
+def test_a_damaged_row_has_its_own_line_and_the_rows_after_it_their_answers(runs, tmp_path):
+    xyz = np.stack([solids.solid("cone", (n,), 70)[0] for n in range(3)])
+    xyz[1, 5, 0] = np.nan
+    np.save(tmp_path / "rows.npy", xyz)
+    told = list(answers(open_models(runs / "classes"), [str(tmp_path / "rows.npy")], Asked()))
+    assert [answer.error is None for answer in told] == [True, False, True]
+    assert told[1].error == "1 of 70 points are no finite numbers, first is point 5"
+    assert told[1].image.endswith("rows.npy:1")
+
+
 def test_every_point_has_a_part_of_what_the_cloud_is_said_to_be(runs, tmp_path):
     folder = cloud_files(tmp_path / "torus")  # named after what they are
     opened = open_models(runs / "parts")

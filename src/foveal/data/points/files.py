@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,18 +18,32 @@ SUFFIXES = {".txt", ".xyz", ".csv", ".pts", ".npy", ".h5", ".hdf5", ".ply"}
 MOST_HEADER = 1000  # lines
 
 
-def read_clouds(path: Path, channels: int) -> Iterator[tuple[str, Floats, int | None]]:
-    """The clouds of a file with their names: one, or of HDF5 and three-axis NumPy files a row each.
+class FileCloud(NamedTuple):
+    """A cloud of a file.
+
+    Attributes:
+        name: the file's, with the row where there are several.
+        points: ``(n, channels)``; None where there is an error.
+        label: where the file has one.
+        error: why this one, of several, is no cloud.
+    """
+
+    name: str
+    points: Floats | None
+    label: int | None = None
+    error: str | None = None
+
+
+def read_clouds(path: Path, channels: int) -> Iterator[FileCloud]:
+    """The clouds of a file: one, or of HDF5 and three-axis NumPy files a row each.
 
     Args:
         path: its suffix tells the format.
         channels: numbers of a point that are wanted, coordinates first; further ones are passed over.
 
-    Yields:
-        the file's name, with the row where there are several; ``(n, channels)``; the label where the file has one.
-
     Raises:
-        UnreadableError: it is empty, damaged, of another format, or has too few numbers, points or finite ones.
+        UnreadableError: it is empty, damaged, of another format, or has too few numbers, points or finite ones. Of
+            several clouds each has its own error.
     """
     try:
         several, labels = _read(path)
@@ -38,10 +52,14 @@ def read_clouds(path: Path, channels: int) -> Iterator[tuple[str, Floats, int | 
     except OSError as error:
         raise UnreadableError(error.strerror or type(error).__name__) from error
     if several.ndim == 2:
-        yield str(path), _checked(several, channels), None
-    else:
-        for row, points in enumerate(several):
-            yield f"{path}:{row}", _checked(points, channels), None if labels is None else int(labels[row])
+        yield FileCloud(str(path), _checked(several, channels))
+        return
+    for row, points in enumerate(several):
+        name, label = f"{path}:{row}", None if labels is None else int(labels[row])
+        try:
+            yield FileCloud(name, _checked(points, channels), label)
+        except UnreadableError as error:
+            yield FileCloud(name, None, label, str(error))
 
 
 def _read(path: Path) -> tuple[Any, Any]:

@@ -51,8 +51,11 @@ def answers(opened: Opened, images: Iterable[str], asked: Asked) -> Iterator[Dra
             yield Drawn(name, error=error)
             continue
         try:
-            for own, points, label in read_clouds(Path(name), opened.told["channels"]):
-                yield _answer(opened, own, points, _category(opened.told, name, label), asked)
+            for cloud in read_clouds(Path(name), opened.told["channels"]):
+                if cloud.points is None:
+                    yield Drawn(cloud.name, error=cloud.error)
+                    continue
+                yield _answer(opened, cloud.name, cloud.points, _category(opened.told, name, cloud.label), asked)
         except UnreadableError as why:
             yield Drawn(name, error=str(why))
 
