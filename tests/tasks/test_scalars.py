@@ -1,8 +1,11 @@
 """TensorBoard sees each step once, whatever cut a run off."""
 
+import io
 from collections import defaultdict
 
+import numpy as np
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from foveal.tasks.loop import fit
@@ -35,6 +38,20 @@ def test_losses_rates_and_metrics_are_shown_once_a_step_though_the_run_was_cut_o
     assert [step for step, _ in told["whole"]["rate/model"]] == steps
     assert [step for step, _ in told["whole"]["epoch/size"]] == [STEPS, 2 * STEPS, 3 * STEPS]
     assert told["whole"]["rate/model"][0][1] == pytest.approx(1e-2)
+
+
+def test_pictures_are_shown_at_their_steps_as_they_are(tmp_path):
+    drawn = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    scalars = Scalars(tmp_path, 0)
+    scalars.show(3, {})
+    assert not (tmp_path / "tensorboard").exists()
+    for step in (0, 5):
+        scalars.show(step, {"samples": drawn + step})
+    scalars.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    shown = events.Images("samples")
+    assert [(each.step, each.width, each.height) for each in shown] == [(0, 4, 2), (5, 4, 2)]
+    assert (np.asarray(Image.open(io.BytesIO(shown[1].encoded_image_string))) == drawn + 5).all()
 
 
 class Stopped(Exception):
