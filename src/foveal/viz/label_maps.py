@@ -121,7 +121,7 @@ def _entries(labels: Bytes, names: Sequence[str], colours: Sequence[RGB]) -> lis
     told: list[tuple[str, RGB | None]] = []
     for name, share in list(there.items())[:MOST_NAMED]:
         shown = f"{100 * share:.1f} %" if share >= 0.0005 else "< 0.1 %"
-        told.append((f"{name}  {shown}", colours[list(names).index(name)]))
+        told.append((f"{name}: {shown}", colours[list(names).index(name)]))
     return told if len(there) <= MOST_NAMED else [*told, (f"and {len(there) - MOST_NAMED} more", None)]
 
 
