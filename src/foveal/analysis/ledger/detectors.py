@@ -47,8 +47,8 @@ def out_of_memory(site: str) -> str:
     """Why a table has OOM for a non-local module at a site."""
     n = SITES[site].n
     return (
-        f"a map of {n} x {n} is {map_bytes(site) / 1e9:.2f} GB an image, and training holds several; the GPUs' memory "
-        "is not stated"
+        f"a map of {n} x {n} is {map_bytes(site) / 1e9:.2f} GB an image, and training holds several of "
+        "two images on a GPU of 11 GB"
     )
 
 
