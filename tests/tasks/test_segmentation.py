@@ -29,10 +29,12 @@ from foveal.tasks.opened import open_models
 from foveal.tasks.recipe import NamedModel, OptimizerOptions
 from foveal.tasks.recipe_check import check
 from foveal.tasks.recipe_files import names, read_recipe
+from foveal.tasks.segmentation import labelling
 from foveal.tasks.segmentation.confusion import Confusion
 from foveal.tasks.segmentation.recipe import SegmentationEvaluation, SegmentationRecipe
 from foveal.tasks.segmentation.scoring import scores, starts
 from foveal.tasks.train import plan_of, train
+from foveal.viz import label_maps
 
 ROOT = Path(__file__).parents[2]
 KIND = kind_named("segmentation")
@@ -319,7 +321,9 @@ def test_several_processes_count_each_image_once_and_take_the_mean_over_all_pixe
     assert sum(entry[2] for entry in told) / 2 == pytest.approx(loss, rel=1e-4)
 
 
-def test_a_stopped_run_ends_with_the_bits_of_a_whole_one(folder, tmp_path):
+def test_a_stopped_run_ends_with_the_bits_of_a_whole_one(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(labelling, "SHOWN", 1)
+    monkeypatch.setattr(label_maps, "LEAST", 20)
     options = {"epochs": 3, "accumulate": 2, "ema": 0.9, "optimizer": OptimizerOptions(lr=1e-2)}
     asked = recipe(folder, **options, model=NamedModel("eanet", {**NARROW, "drop_rate": 0.2}))
     whole = train(asked, tmp_path / "whole")
@@ -337,7 +341,8 @@ def test_a_stopped_run_ends_with_the_bits_of_a_whole_one(folder, tmp_path):
     assert {k: v for k, v in cut.items() if k in KIND.metrics} == {k: v for k, v in whole.items() if k in KIND.metrics}
 
 
-def test_a_network_learns_the_colours_of_classes(folder, tmp_path):
+def test_a_network_learns_the_colours_of_classes(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(labelling, "SHOWN", 0)
     asked = recipe(folder, epochs=45, optimizer=OptimizerOptions(lr=3e-2))
     asked = replace(asked, data=replace(asked.data, val="train"), best="pixel_accuracy")
     with pytest.warns(UserWarning, match="share 6 images"):
@@ -352,7 +357,9 @@ def test_a_network_learns_the_colours_of_classes(folder, tmp_path):
 @pytest.fixture(scope="module")
 def run(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
-    train(recipe(folder, epochs=1), out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(labelling, "SHOWN", 0)
+        train(recipe(folder, epochs=1), out)
     return out
 
 
