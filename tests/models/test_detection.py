@@ -12,12 +12,21 @@ from foveal.models.detection.sites import PLACES
 
 KINDS = {"efficient": EfficientAttention, "nonlocal": NonLocal, "external": ExternalAttention}
 FEW = {"rpn_post_nms_top_n_train": 10, "rpn_post_nms_top_n_test": 5, "box_batch_size_per_image": 8}
-FEW |= {"rpn_pre_nms_top_n_train": 20, "rpn_pre_nms_top_n_test": 20, "box_score_thresh": 0.0}
+FEW |= {"rpn_pre_nms_top_n_train": 20, "rpn_pre_nms_top_n_test": 20, "box_score_thresh": 0.0, "box_channels": 16}
 SMALL = {"num_classes": 3, "min_size": 64, "max_size": 96}
+NARROW = {"backbone_options": {"channels": (16, 24, 32, 48), "stem_width": 8}, "pyramid_channels": 32}
+NARROW["anchor_sizes"] = (16, 24, 32, 48, 64)
+
+
+def small(build, name=None, **options):
+    """A detector of small images; with a narrow backbone and pyramid where none is named."""
+    return build("resnet10t", **NARROW, **SMALL, **options) if name is None else build(name, **SMALL, **options)
+
+
 BUILDERS = {
-    "faster_rcnn": lambda name="resnet18", **options: faster_rcnn(name, **SMALL, **FEW, **options),
-    "mask_rcnn": lambda name="resnet18", **options: mask_rcnn(name, **SMALL, **FEW, **options),
-    "retinanet": lambda name="resnet18", **options: retinanet(name, **SMALL, score_thresh=0.0, **options),
+    "faster_rcnn": lambda name=None, **options: small(faster_rcnn, name, **FEW, **options),
+    "mask_rcnn": lambda name=None, **options: small(mask_rcnn, name, **FEW, mask_channels=8, **options),
+    "retinanet": lambda name=None, **options: small(retinanet, name, score_thresh=0.0, **options),
 }
 DETECTIONS = {"faster_rcnn": {"boxes", "labels", "scores"}}
 DETECTIONS |= {"retinanet": DETECTIONS["faster_rcnn"], "mask_rcnn": {*DETECTIONS["faster_rcnn"], "masks"}}
@@ -314,6 +323,22 @@ def test_a_wrong_option_is_refused_in_a_sentence(build, options, error, told):
 def test_a_backbone_without_four_groups_is_refused(name, told):
     with pytest.raises(OptionError, match=told):
         on_meta(faster_rcnn, name, num_classes=2)
+
+
+def test_narrow_detectors_have_the_widths_that_are_asked_for():
+    narrow = {"backbone_options": {"channels": (8, 16, 24, 32), "stem_width": 8}, "pyramid_channels": 24}
+    model = on_meta(
+        mask_rcnn, "resnet10t", box_channels=40, mask_channels=12, anchor_sizes=(8, 16, 24, 32, 48), **narrow
+    )
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    assert shapes["backbone.fpn.inner_blocks.3.0.weight"] == (24, 32, 1, 1)
+    assert shapes["roi_heads.box_head.fc6.weight"] == (40, 24 * 49)
+    assert shapes["roi_heads.mask_head.0.0.weight"] == (12, 24, 3, 3)
+    assert model.rpn.anchor_generator.sizes == ((8,), (16,), (24,), (32,), (48,))
+    local = on_meta(retinanet, "resnet10t", local_heads=True, local_pyramid=True, anchor_sizes=(8, 16, 24, 32, 48),
+                    scales=1, **narrow)  # fmt: skip
+    assert all(m.channels_out == 24 for m in local.modules() if isinstance(m, LocalAttention))
+    assert local.anchor_generator.sizes[0] == (8,)
 
 
 def test_scales_below_one_are_refused():
