@@ -1,4 +1,4 @@
-"""Every recipe of classification that comes with foveal: builds what it names, takes two steps, and says what its paper says."""
+"""Every recipe of classification: builds what it names, takes two steps, and says what its paper says."""
 
 from dataclasses import replace
 from functools import cache
