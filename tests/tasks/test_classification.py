@@ -165,13 +165,20 @@ def test_odd_parts_of_a_blended_step_are_refused():
         Classification(load_options(DataOptions()), torch.nn.Identity, recipe)
 
 
-def test_a_process_with_workers_ends_though_an_error_holds_their_iterator(tmp_path):
+def test_a_process_with_workers_ends_though_garbage_or_an_error_holds_their_iterator(tmp_path):
     miniatures.folder(tmp_path / "photos")
     program = (
+        "import gc\n"
         "from foveal.data import load_options\n"
         "from foveal.data.options import DataOptions\n"
         "from foveal.tasks.reading import Reader\n"
         f"data = load_options(DataOptions('folder', {str(tmp_path / 'photos')!r}, size=16))\n"
+        "batches = Reader(1).read(data.train, 0, 0, [[0, 1]] * 8)\n"
+        "next(batches)\n"
+        "ring = [batches]\n"
+        "ring.append(ring)\n"
+        "del batches, ring\n"
+        "gc.collect()\n"
         "batches = Reader(1).read(data.train, 0, 0, [[0, 1]] * 8)\n"
         "next(batches)\n"
         "raise SystemExit(7)\n"

@@ -68,13 +68,17 @@ class Reader:
         # Workers leave SIGTERM to this process, so at its end they would not heed that of the interpreter, which waits
         # for them: they are told before, also where an error still holds the iterator. What is registered last runs
         # first, and torch, whose loaders dismiss nobody once the end has begun, registered when it was imported.
-        atexit.register(_dismiss, weakref.ref(loader))
+        # A loader that goes with the reader in one sweep of garbage would find its queues closed before it could tell
+        # them, so it is kept until then.
+        dismissed = weakref.finalize(self, _dismiss, loader)
+        dismissed.atexit = False
+        atexit.register(dismissed)
         return sampler, loader
 
 
-def _dismiss(loader: weakref.ref[DataLoader[Any]]) -> None:
+def _dismiss(loader: DataLoader[Any]) -> None:
     """Tell the workers of a loader to end, and wait for them."""
-    iterator = getattr(loader(), "_iterator", None)
+    iterator = getattr(loader, "_iterator", None)
     if iterator is not None:
         iterator._shutdown_workers()
 
