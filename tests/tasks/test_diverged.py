@@ -48,6 +48,23 @@ def test_weights_that_are_no_numbers_are_never_a_checkpoint(tmp_path):
     assert "no checkpoint after step 8: weights are no numbers any more" in (tmp_path / "notes.txt").read_text()
 
 
+class BrokenAtTheEnd(Broken):
+    """The very last gradient is none, and no metric shows it."""
+
+    def batches(self, seed, epoch, start):
+        for n, parts in enumerate(super().batches(seed, epoch, start), start):
+            self.breaks = (epoch, n) == (plan().epochs - 1, self.steps_per_epoch - 1)
+            yield parts
+
+    def evaluate(self):
+        return {"accuracy": 1.0}
+
+
+def test_a_run_does_not_end_with_weights_that_are_no_numbers(tmp_path):
+    with pytest.raises(DivergedError, match="weights are no numbers any more after the last epoch. Use a smaller"):
+        fit(BrokenAtTheEnd(), plan(), tmp_path)
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_the_batch_is_kept_and_named(tmp_path, parts):
     task = Poisoned(parts=parts)

@@ -154,8 +154,8 @@ class _Sitting:
         self._keep_best()
         last = at.epoch == self.plan.epochs
         _, asked, due = self.lookout.agree(None, stop, 0)
-        if asked or last or due:
-            self._save()
+        if (asked or last or due) and not self._save() and last:
+            raise DivergedError("fit: weights are no numbers any more after the last epoch. Use a smaller learning rate.")
         if self.watch is not None:
             self.watch(float(at.epoch), at.metrics)
         if asked and not last:
@@ -205,15 +205,17 @@ class _Sitting:
             at.best = value
             write_best(self.folder, at, self.task.models, self.plan)
 
-    def _save(self) -> None:
+    def _save(self) -> bool:
+        """Write a checkpoint; whether there was something to write."""
         self.clock.begin("checkpoint")
         self._count_time()
         if not self._whole():
             # The loss of this step still was a number, that of the next will not be, and goes on from the one before.
             by_main(lambda: note(self.folder, f"no checkpoint after step {self.done}: weights are no numbers any more"))
-            return
+            return False
         self.at.sums, self.at.counted = self.losses.sums, self.losses.counted
         self.scalars.flush()
         write(self.folder, self.at, self.descent)
         self.lookout.saved = time.monotonic()
         self.clock.begin("rest")
+        return True
