@@ -155,7 +155,8 @@ class _Sitting:
         last = at.epoch == self.plan.epochs
         _, asked, due = self.lookout.agree(None, stop, 0)
         if (asked or last or due) and not self._save() and last:
-            raise DivergedError("fit: weights are no numbers any more after the last epoch. Use a smaller learning rate.")
+            told = "weights are no numbers any more after the last epoch"
+            raise DivergedError(f"fit: {told}. Use a smaller learning rate.")
         if self.watch is not None:
             self.watch(float(at.epoch), at.metrics)
         if asked and not last:
