@@ -14,7 +14,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from foveal.data.generated import generated
+from foveal.tasks.kind import Asked
+from foveal.tasks.kinds import kind_named
+from foveal.tasks.opened import open_models
+
 ROOT = Path(__file__).parents[1]
+PICTURE = ROOT / "docs" / "images" / "tasks.png"
 RUNS = ROOT / "runs" / "sweeps" / "small"
 PAGE = ROOT / "docs" / "small.md"
 
@@ -78,6 +88,42 @@ def _words(results: Mapping[str, Any], metric: str) -> str:
     return f"{measure['words']}{f', {unit}' if unit else ''}"
 
 
+def picture() -> None:
+    """What a run of each task with attention answers, as ``foveal predict --draw`` draws it, in two rows."""
+    scenes, planes = generated("digit-scenes"), generated("photo-planes")
+    left = sorted(planes.rglob("TEST/**/left/*.png"))[6]
+    scene = str(sorted((scenes / "val").glob("*.jpg"))[3])
+    cells = [
+        _drawn("detection", "efficient", [scene], Asked(draw=True)),
+        _drawn("segmentation", "external", [scene], Asked(draw=True)),
+        _drawn("stereo", "efficient", [str(left)], Asked(draw=True, right=(str(left).replace("left", "right"),))),
+        _drawn("generation", "external", [], Asked(draw=True, count=100)),
+        _drawn("point-parts", "external", [str(generated("solid-parts") / "ply_data_test0.h5")], Asked(draw=True)),
+    ]
+    rows = [_beside(cells[:3], 300), _beside(cells[3:], 300)]
+    width = max(row.shape[1] for row in rows)
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    padded = [np.pad(row, ((0, 16), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    Image.fromarray(np.concatenate(padded)[:-16]).save(PICTURE, optimize=True)
+
+
+def _drawn(grid: str, row: str, files: list[str], asked: Asked) -> npt.NDArray[np.uint8]:
+    opened = open_models(RUNS / grid / "runs" / f"{row}-0")
+    # The last one of generation shows all samples; of clouds the first one is drawn.
+    answers = kind_named(opened.recipe.task).answers(opened, files, asked)
+    answer = list(answers)[-1] if not files else next(answers)
+    return np.asarray(answer.picture)
+
+
+def _beside(cells: list[npt.NDArray[np.uint8]], height: int) -> npt.NDArray[np.uint8]:
+    """Pictures in a row, each of this height."""
+    made = []
+    for cell in cells:
+        width = round(cell.shape[1] * height / cell.shape[0])
+        made.append(np.asarray(Image.fromarray(cell).resize((width, height), Image.Resampling.LANCZOS)))
+    return np.concatenate([np.pad(cell, ((0, 0), (0, 16), (0, 0)), constant_values=255) for cell in made], 1)[:, :-16]
+
+
 def page() -> str:
     """The whole page."""
     there = [grid for grid in GOALS if (RUNS / grid / "results.json").is_file()]
@@ -86,8 +132,11 @@ def page() -> str:
         "# Every task, small",
         "",
         "Printed by `make small`: every task on data that foveal generates, with attention and without, one seed, all",
-        "else equal. Goals in brackets are of quality; one seed says nothing of which attention is better.",
+        "else equal. Goals in brackets are of quality; one seed says nothing of which attention is better. Seconds are",
+        "of training and measuring, beside another run.",
         f"{told['cpu']}, torch {told['packages']['torch']}, two runs at a time on one thread each.",
+        "",
+        "![What a run of each task answers](images/tasks.png)",
         "",
     ]
     for grid in there:
@@ -104,7 +153,8 @@ def main() -> None:
         for grid in given.only:
             train(grid)
     PAGE.write_text(page())
-    print(f"{PAGE.relative_to(ROOT)} written")
+    picture()
+    print(f"{PAGE.relative_to(ROOT)} and {PICTURE.relative_to(ROOT)} written")
 
 
 if __name__ == "__main__":
