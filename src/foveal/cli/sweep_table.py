@@ -32,7 +32,7 @@ def print_plan(grid: Grid, previews: Mapping[str, Preview], *, as_json: bool) ->
     metrics = list(dict.fromkeys(name for told in grid.published.values() for name in told))
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("row")
-    for title in ("seeds", "epochs", "parameters", *(f"{TITLES.get(name) or name}\npublished" for name in metrics)):
+    for title in ("seeds", "epochs", "parameters", *(f"{_title(grid, name)}\npublished" for name in metrics)):
         table.add_column(title, justify="right")
     for row, preview in previews.items():
         own = [run for run in grid.runs if run.row == row]
@@ -44,6 +44,12 @@ def print_plan(grid: Grid, previews: Mapping[str, Preview], *, as_json: bool) ->
     _say(console, f"{len(grid.runs)} runs, {epochs:,} epochs in all; {_data(previews)}")
     _say(console, f"they differ in {', '.join(differing(grid)) or 'nothing'}")
     _print_about(console, grid)
+
+
+def _title(grid: Grid, name: str) -> str:
+    from foveal.tasks.kinds import kind_of
+
+    return TITLES.get(name) or kind_of(grid.base).metric(name).words
 
 
 def as_record(grid: Grid, previews: Mapping[str, Preview]) -> dict[str, Any]:
