@@ -71,10 +71,12 @@ class Precision:
 
         self.kind, self.categories = kind, {each["id"]: each["name"] for each in truth["categories"]}
         self._precision: Any = None
-        known = COCO(truth)
+        # An id of 0 means "not matched" to the counting, and of two objects with one id it finds one.
+        numbered = [{**each, "id": number} for number, each in enumerate(truth["annotations"], 1)]
+        known = COCO({**truth, "annotations": numbered})
         self.areas = [_any_within(truth, *within) for within in ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))]
         if results:
-            counted = COCOeval_faster(known, known.loadRes([_copy(each) for each in results]), KINDS[kind])
+            counted = COCOeval_faster(known, known.loadRes([_copy(each, kind) for each in results]), KINDS[kind])
             counted.evaluate()
             counted.accumulate()
             counted.summarize()
@@ -120,9 +122,12 @@ def write_results(path: Path, results: list[dict[str, Any]]) -> None:
         raise DataError(f"evaluate: {path} could not be written: {error.strerror}. Use another path.") from error
 
 
-def _copy(record: dict[str, Any]) -> dict[str, Any]:
-    """What the evaluation may write into."""
-    return {name: dict(value) if isinstance(value, dict) else value for name, value in record.items()}
+def _copy(record: dict[str, Any], kind: str) -> dict[str, Any]:
+    """What the evaluation may write into; of masks without the boxes, whose areas it would take for those of the masks
+    when it sorts them into small, medium and large."""
+    without = "bbox" if kind == "mask" else "segmentation"
+    told = {name: value for name, value in record.items() if name != without}
+    return {name: dict(value) if isinstance(value, dict) else value for name, value in told.items()}
 
 
 def _any_within(truth: Mapping[str, Any], least: float, most: float) -> bool:
