@@ -96,6 +96,24 @@ def test_a_detector_of_boxes_needs_no_segmentation(own):
         load(own)
 
 
+def test_what_cannot_be_measured_is_told_before_training(own):
+    path = annotations(own, "val")
+    edit(path, lambda told: told["annotations"][3].pop("segmentation"))
+    assert len(load(own, masks=False).val) == 3
+    with pytest.raises(DataError, match=r"_val2017.json has 1 objects without a segmentation, 509 the first.*Use fas"):
+        load(own)
+    edit(path, lambda told: told.update(annotations=[each for each in told["annotations"] if each["iscrowd"]]))
+    with pytest.raises(DataError, match=r"_val2017.json has no object to measure on\. Give annotations with boxes"):
+        load(own, masks=False)
+
+
+def test_a_box_too_narrow_for_its_numbers_is_not_learned(own):
+    edit(annotations(own), lambda told: told["annotations"][0].update(bbox=[30.0, 5.0, 1e-5, 10.0]))
+    data = load(own, flip=0.0)
+    assert "3 boxes without any extent within their image, 500 the first" in data.skipped[0]
+    assert data.train.item(0)[1]["boxes"].tolist() == [[30, 10, 55, 32]]
+
+
 def test_a_folder_of_other_names_is_read_by_its_options(whole, tmp_path):
     (tmp_path / "notes").mkdir()
     shutil.copytree(whole / "train2017", tmp_path / "a" / "b")

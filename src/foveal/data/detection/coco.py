@@ -29,6 +29,8 @@ OWN = (
 )
 HOLE = "N/A"
 """The name of a class that no category has."""
+LEAST_EXTENT = 1e-3
+"""Pixels: what is narrower has no extent in float32 once its image is mirrored or resized."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def load_detection(options: DetectionData, *, masks: bool) -> DetectionSets:
         )
     for side, files in zip(sides, kept, strict=True):
         side.files = files
+    _check_measured(val, masks)
     learned = _trainable(train, options.empty, masks)
     kinds = _classes(train.annotations.categories, options.labels)
     labels = {number: label for label, (number, _) in enumerate(kinds, 1)}
@@ -181,11 +184,8 @@ def _trainable(side: _Side, empty: bool, masks: bool) -> Numbers:
         first = told.objects[np.flatnonzero(flat)[0]]
         side.left_out.append(f"{where}: {flat.sum():,} boxes without any extent within their image, {first} the first")
     learned = ~flat & ~told.crowds
-    if masks and (bare := learned & np.array([shape is None for shape in told.shapes], bool)).any():
-        raise DataError(
-            f"load: {where} has {bare.sum():,} objects without a segmentation, {told.objects[bare.argmax()]} the "
-            "first, and this model learns masks. Use faster_rcnn or retinanet, or add the segmentations."
-        )
+    if masks:
+        _check_shapes(told, learned)
     told.learned = learned
     counts = np.add.reduceat(np.append(learned, False), told.starts[:-1]) * (np.diff(told.starts) > 0)
     if not counts.any():
@@ -199,11 +199,30 @@ def _trainable(side: _Side, empty: bool, masks: bool) -> Numbers:
     return np.flatnonzero(full)
 
 
+def _check_measured(side: _Side, masks: bool) -> None:
+    """Say before anything is trained that there is nothing to measure on."""
+    told = side.annotations
+    chosen = np.isin(np.repeat(np.arange(len(told.ids)), np.diff(told.starts)), side.files.labels)
+    if not (chosen & ~told.crowds).any():
+        raise DataError(f"load: {told.path} has no object to measure on. Give annotations with boxes.")
+    if masks:
+        _check_shapes(told, chosen)
+
+
+def _check_shapes(told: Annotations, chosen: Numbers) -> None:
+    bare = chosen & np.array([shape is None for shape in told.shapes], bool)
+    if bare.any():
+        raise DataError(
+            f"load: {told.path} has {bare.sum():,} objects without a segmentation, {told.objects[bare.argmax()]} the "
+            "first, and this model learns masks. Use faster_rcnn or retinanet, or add the segmentations."
+        )
+
+
 def _without_extent(told: Annotations) -> Numbers:
     """Whether nothing of a box lies within its image."""
     rows, columns = told.sizes[np.repeat(np.arange(len(told.ids)), np.diff(told.starts))].T
     left, top, width, height = told.boxes.T
     across = np.minimum(left + width, columns) - np.maximum(left, 0)
     down = np.minimum(top + height, rows) - np.maximum(top, 0)
-    flat: Numbers = ~((across > 0) & (down > 0))
+    flat: Numbers = ~((across >= LEAST_EXTENT) & (down >= LEAST_EXTENT))
     return flat
