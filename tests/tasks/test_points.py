@@ -132,6 +132,19 @@ def test_means_over_instances_and_categories_are_those_counted_cloud_by_cloud(se
     assert [row["miou"] for row in KIND.by_class(task)] == pytest.approx([sum(v) / len(v) for v in ious.values()])
 
 
+@pytest.mark.parametrize("kind", ["classes", "parts"])
+def test_a_process_whose_clouds_are_done_answers_for_one_more_that_does_not_count(sets, kind, monkeypatch):
+    task, _ = task_of(replace(sets[kind], voting=Voting(2)))
+    wanted, validation = task.evaluate(), task.validation
+
+    def longer(size):
+        yield from validation(size)
+        yield task.val.batch([0]), []
+
+    monkeypatch.setattr(task, "validation", longer)
+    assert task.evaluate() == wanted
+
+
 def test_votes_are_means_of_probabilities_over_scaled_copies():
     torch.manual_seed(0)
     model, points = models.spct(5, **SMALL).eval(), torch.randn(3, 6, 20)

@@ -111,6 +111,8 @@ class _Parts:
         self.loss = 0.0
 
     def add(self, logits: Tensor, clouds: Mapping[str, Tensor]) -> None:
+        if not len(logits):
+            return
         own = {name: tensor[: len(logits)] for name, tensor in clouds.items()}
         categories, parts, counts = own["labels"], own["parts"], own["counts"]
         allowed = self.allowed.to(logits.device)
@@ -121,7 +123,7 @@ class _Parts:
         self.points[1] += float(counted.sum())
         self.sums[0].index_add_(0, categories.cpu(), ious)
         self.sums[1].index_add_(0, categories.cpu(), torch.ones_like(ious))
-        told = F.cross_entropy(logits, parts, reduction="none") if len(parts) else logits.new_zeros(0, 0)
+        told = F.cross_entropy(logits, parts, reduction="none")
         self.loss += float(told[counted].double().sum())
 
     def metrics(self) -> dict[str, float]:
