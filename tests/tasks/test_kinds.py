@@ -67,6 +67,13 @@ def test_what_is_no_run_is_said(tmp_path):
         open_models(tmp_path)
 
 
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_run_of_a_task_that_is_not_here_is_one_sentence(command, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(json.dumps({"task": "painting", "recipe": {"task": "painting"}}))
+    assert main([command, str(tmp_path)]) == 2
+    assert "config.json: there is no task 'painting'. Use classification, " in capsys.readouterr().err
+
+
 def test_a_metric_is_printed_with_its_unit():
     assert Metric("mean IoU", percent=True).text(0.7654321) == "76.54 %"
     assert Metric("mean IoU", percent=True).printed(45.33) == "45.33 %"

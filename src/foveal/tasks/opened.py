@@ -20,9 +20,16 @@ from foveal.tasks.train import named
 
 
 def task_of(path: str | os.PathLike[str]) -> str:
-    """The name of the task that a run was trained for; a file, or what is no run, counts as classification."""
-    config = read_json(Path(path) / CONFIGURATION) if Path(path).is_dir() else None
-    return str(config.get("task", CLASSIFICATION)) if isinstance(config, dict) else CLASSIFICATION
+    """The name of the task that a run was trained for; a file, or what is no run, counts as classification.
+
+    Raises:
+        OptionError: the run's task is not known here.
+    """
+    place = Path(path) / CONFIGURATION
+    config = read_json(place) if Path(path).is_dir() else None
+    task = str(config.get("task", CLASSIFICATION)) if isinstance(config, dict) else CLASSIFICATION
+    recipe_type(task, str(place))
+    return task
 
 
 def open_models(path: str | os.PathLike[str], *, which: Which = "last") -> Opened:
