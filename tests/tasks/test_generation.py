@@ -15,9 +15,10 @@ from torch.nn.utils import parametrize
 
 from foveal.errors import DataError, OptionError
 from foveal.models.gan import resnet_gan
-from foveal.tasks import distributed
+from foveal.tasks import checkpoint, distributed, train
 from foveal.tasks.clock import NoClock
 from foveal.tasks.descent import Descent
+from foveal.tasks.generation import adversarial
 from foveal.tasks.generation.draws import TURNS, sample_draw, training_draw
 from foveal.tasks.generation.kind import KIND
 from foveal.tasks.generation.networks import networks, settle_
@@ -25,7 +26,7 @@ from foveal.tasks.generation.recipe import DiscriminatorOptions, EvaluationOptio
 from foveal.tasks.loop import fit
 from foveal.tasks.recipe import NamedModel, OptimizerOptions
 from foveal.tasks.recipe_check import check
-from foveal.tasks.run_folder import read_metrics
+from foveal.tasks.run_folder import append_metrics, read_metrics
 from tests.tasks.generation_sample import IMAGES, RECIPE, STEPS, Sums, images, kept, plan, task
 
 ROOT = Path(__file__).parents[2]
@@ -252,6 +253,43 @@ def test_measuring_seldom_leaves_out_epochs_but_neither_the_first_nor_the_last(t
     fit(task(recipe), plan(recipe), tmp_path)
     assert [line["epoch"] for line in read_metrics(tmp_path) if "fid" in line] == [0, 2, 3]
     assert len(list((tmp_path / "samples").iterdir())) == 4
+
+
+@pytest.mark.parametrize("best", ["fid_share", "inception_score", "recognised"])
+def test_every_metric_may_mark_the_best_epoch_where_few_are_measured(best, tmp_path):
+    recipe = replace(RECIPE, evaluation=replace(RECIPE.evaluation, every=2), epochs=3, best=best)
+    fit(task(recipe), plan(recipe), tmp_path)
+    assert checkpoint.read(tmp_path, "best").state()["epoch"] in (2, 3)
+
+
+def test_recognised_marks_no_best_where_nobody_knows_the_classes(tmp_path):
+    class Stranger(Sums):
+        classes = None
+
+    recipe = replace(RECIPE, best="recognised")
+    with pytest.raises(OptionError, match="--best recognised needs a network that knows the classes of lights, got"):
+        fit(task(recipe, judge=Stranger), plan(recipe), tmp_path)
+
+
+def test_the_best_epoch_of_a_result_is_one_that_has_a_checkpoint(tmp_path):
+    for epoch, fid in enumerate((5.0, 9.0, 7.0, 7.0)):
+        append_metrics(tmp_path, {"epoch": epoch, "fid": fid})
+    assert train._best(tmp_path, RECIPE) == {"best_fid": 7.0, "best_epoch": 2}
+
+
+def test_moments_are_joined_before_processes_tell_each_other(monkeypatch):
+    told = []
+    monkeypatch.setattr(adversarial, "MEASURED", 2)
+    monkeypatch.setattr(distributed, "gathered", lambda item: told.append(item) or [item])
+    own = task()
+    own.build()
+    own.models["generator"].eval()
+    found = own.evaluate()
+    (moments, _), real = told
+    assert (moments.count, real.count) == (9, IMAGES)  # of 2,048 features a part of each batch would be gigabytes
+    monkeypatch.setattr(adversarial, "MEASURED", 100)
+    own._real = None
+    assert own.evaluate()["fid"] == pytest.approx(found["fid"])
 
 
 def test_a_run_does_not_go_on_with_another_judge(tmp_path):

@@ -235,7 +235,8 @@ def _end(out: Path, recipe: Training, config: Mapping[str, Any], metrics: Mappin
 def _best(out: Path, recipe: Training) -> dict[str, float]:
     """The best value of the metric that marks the best checkpoint, and the first epoch that reached it."""
     name, sign = recipe.best, -1 if kind_of(recipe).metrics[recipe.best].least else 1
-    lines = [line for line in read_metrics(out) if name in line]
+    # What is measured before the first step is no checkpoint.
+    lines = [line for line in read_metrics(out) if name in line and line["epoch"] > 0]
     first = max(lines, key=lambda line: (sign * line[name], -line["epoch"]))
     return {f"best_{name}": first[name], "best_epoch": first["epoch"]}
 

@@ -36,6 +36,7 @@ from foveal.viz.samples import sample_rows
 
 MEASURED = 250  # images that are generated and looked at together
 ROWS = 20  # classes on a picture
+METRICS = frozenset({"fid", "fid_share", "inception_score", "recognised"})
 
 
 class Adversarial(SplitTask):
@@ -65,7 +66,7 @@ class Adversarial(SplitTask):
                 f"train: --discriminator.steps must be at most the {self.steps_per_epoch} steps of an epoch, got "
                 f"{self.every}. Use a smaller --batch-size."
             )
-        self.seldom = frozenset({"fid"}) if recipe.evaluation.every > 1 else frozenset()
+        self.seldom = METRICS if recipe.evaluation.every > 1 else frozenset()
         self._judge: Judge | None = None
         self._real: Moments | None = None
         self._settled: tuple[int, int] | None = None
@@ -84,7 +85,11 @@ class Adversarial(SplitTask):
         return self._judge
 
     def prepare(self) -> None:
-        _ = self.judge
+        if self._named() is None and self.recipe.best == "recognised":
+            raise OptionError(
+                f"train: --best recognised needs a network that knows the classes of {self.data.name}, got "
+                f"--evaluation.features {self.recipe.evaluation.features}. Use --best fid."
+            )
 
     def build(self) -> None:
         self.models = {name: model.to(memory_format=self.format) for name, model in self.make().items()}
@@ -175,7 +180,7 @@ class Adversarial(SplitTask):
     def _measured(self) -> tuple[Moments, InceptionScore, float | None]:
         """Of all generated images: moments of features, Inception Score, and how many are of the class asked for."""
         count, me, all_ = self.recipe.evaluation.count, distributed.rank(), distributed.world()
-        parts: list[Moments] = []
+        own: Moments | None = None  # joined as they come, since those of 2,048 features take 34 MB each
         score: InceptionScore | None = None
         named = self._named()
         hits = 0
@@ -183,15 +188,16 @@ class Adversarial(SplitTask):
             numbers = range(first, min(first + MEASURED, count * (me + 1) // all_))
             made, kinds = self.samples(numbers)
             features, probabilities = self.judge.look(made)
-            parts.append(Moments.of(features.cpu()))
+            part = Moments.of(features.cpu())
+            own = part if own is None else own.joined(part)
             score = score or InceptionScore(count, probabilities.shape[1], self.recipe.evaluation.splits)
             score.add(probabilities, torch.tensor(numbers))
             if named is not None:
                 hits += int((probabilities.argmax(1).cpu() == named[kinds.cpu()]).sum())
-        told = distributed.gathered((parts, score))
-        every = [part for own, _ in told for part in own]
-        whole = InceptionScore.summed([own for _, own in told if own is not None])
-        return joined(every), whole, None if named is None else distributed.summed({"hits": float(hits)})["hits"]
+        told = distributed.gathered((own, score))
+        moments = joined([each for each, _ in told if each is not None])
+        whole = InceptionScore.summed([each for _, each in told if each is not None])
+        return moments, whole, None if named is None else distributed.summed({"hits": float(hits)})["hits"]
 
     def samples(self, numbers: Sequence[int], seed: int | None = None) -> tuple[Tensor, Tensor]:
         """Images ``(n, channels, size, size)`` within -1 and 1 of these numbers, and their classes."""
@@ -225,8 +231,11 @@ class Adversarial(SplitTask):
             chosen = [list(range(n, min(n + MEASURED, end))) for n in range(count * me // all_, end, MEASURED)]
             device = next(self.judge.model.parameters()).device
             read = self.reader.read(self.data.reference, 0, 0, chosen)
-            own = [Moments.of(self.judge.look(self.data.within(images.to(device)))[0].cpu()) for images, _ in read]
-            self._real = joined([part for parts in distributed.gathered(own) for part in parts])
+            own: Moments | None = None
+            for images, _ in read:
+                part = Moments.of(self.judge.look(self.data.within(images.to(device)))[0].cpu())
+                own = part if own is None else own.joined(part)
+            self._real = joined([each for each in distributed.gathered(own) if each is not None])
         return self._real
 
     @torch.no_grad()
