@@ -105,6 +105,17 @@ def test_a_folder_is_named_or_given_by_its_path_and_parted_if_it_is_not(tmp_path
     assert (len(parted.train), len(parted.val)) == (4, 2)
 
 
+def test_a_folder_of_palettes_is_read_by_number_whatever_their_colours(tmp_path):
+    path = miniatures.folder(tmp_path)
+    green, red = (0, 128, 0), (128, 0, 0)  # VOC's classes 2 and 1
+    marked = stored(sorted((path / "labels").iterdir())[0]).clip(0, 2)
+    image = Image.fromarray(marked).convert("P")
+    image.putpalette([v for colour in ((0, 0, 0), green, red) for v in colour])
+    image.save(sorted((path / "labels").iterdir())[0])
+    assert {1, 2} <= set(marked.ravel().tolist())
+    np.testing.assert_array_equal(load("folder", path).train.pair(0)[1], marked)
+
+
 # Files of labels -------------------------------------------------------------------------------------------------
 
 MARKED = np.array([[0, 1, 2], [2, 255, 1]], np.uint8)

@@ -34,18 +34,20 @@ class Coding:
         values: value in a file to class, ``IGNORE`` for what does not count.
         told: the values in words.
         colours: of the classes, where files may hold these instead.
+        renumbered: whether the colours of a palette tell more than its numbers.
     """
 
     values: Mapping[int, int]
     told: str
     colours: Sequence[RGB] = field(default=())
+    renumbered: bool = True
 
     @classmethod
-    def plain(cls, classes: int, *, coloured: bool = True) -> Coding:
+    def plain(cls, classes: int, *, coloured: bool = True, renumbered: bool = True) -> Coding:
         """The value is the class, and 255 does not count; ``coloured`` takes VOC's colours too."""
         values = {number: number for number in range(classes)} | {IGNORE: IGNORE}
         colours = voc_colours(classes) if coloured else ()
-        return cls(values, f"0 to {classes - 1}, and {IGNORE} for what does not count", colours)
+        return cls(values, f"0 to {classes - 1}, and {IGNORE} for what does not count", colours, renumbered)
 
     @cached_property
     def table(self) -> npt.NDArray[np.int16]:
@@ -106,9 +108,10 @@ def _of_values(values: Values, path: Path, coding: Coding) -> Labels:
 
 
 def _of_palette(indices: Values, palette: Values, path: Path, coding: Coding) -> Labels:
-    """By index; by colour where every colour that is used is a class's, since tools that save space renumber."""
+    """By index; of palettes that are known to be VOC's by colour, where every colour that is used is a class's, since
+    tools that save space renumber."""
     used = np.unique(indices)
-    if coding.by_colour and used.max(initial=0) < len(palette):
+    if coding.by_colour and coding.renumbered and used.max(initial=0) < len(palette):
         known = [coding.by_colour.get(_number(palette[index]), _WRONG) for index in used.tolist()]
         if _WRONG not in known:
             table = np.zeros(256, np.uint8)

@@ -136,7 +136,8 @@ def folder(path: Path, options: SegmentationData) -> Found:
         pairs = [_folders(path, f"images/{side}", f"labels/{side}", FOLDER) for side in sides]
     else:
         pairs = _split(_folders(path, "images", "labels", FOLDER), path)
-    coding = Coding.plain(len(names))
+    # Anyone's palette: some of its colours may be VOC's, of other classes.
+    coding = Coding.plain(len(names), renumbered=False)
     return Found(names, voc_colours(len(names)), *(Pairs(path, side, coding) for side in pairs))
 
 
