@@ -114,13 +114,13 @@ DAMAGE = {
               "has no parts of Bag, Mug"),
     "list": ("modelnet40 hdf5", lambda home: (home / "test_files.txt").write_text("\n"), "test_files.txt is empty"),
     "no number": ("modelnet40 text", lambda home: rewritten(first_text(home), lambda a: [*a[:3], "1,2,x,4,5,6"]),
-                  "airplane_0001.txt is no cloud: line 4 holds 'x' where a number is wanted"),
+                  r"airplane_0001.txt\) is no cloud: line 4 holds 'x' where a number is wanted"),
     "short line": ("modelnet40 text", lambda home: rewritten(first_text(home), lambda a: [*a[:3], "1,2,3"]),
                    "line 4 holds 3 numbers, those before 6"),
     "no points": ("modelnet40 text", lambda home: first_text(home).write_text(""), "is no cloud: the file is empty"),
     "text gone": ("modelnet40 text", lambda home: first_text(home).unlink(), "there is no .*airplane_0001.txt"),
     "text NaN": ("modelnet40 text", lambda home: rewritten(first_text(home), lambda a: ["nan,0,0,0,0,1", *a[1:]]),
-                 "airplane_0001.txt has 1 of 40 points that are no finite numbers, the first is point 0"),
+                 r"\(airplane/airplane_0001.txt\) has 1 of 40 points that are no finite numbers, the first is point 0"),
     "columns": ("shapenet-part text", lambda home: rewritten(first_text(home), lambda a: [x[:-9] for x in a]),
                 "must have 7 numbers a line, got 6"),
     "half a part": ("shapenet-part text",
@@ -164,6 +164,25 @@ def test_what_is_left_out_leaves_all_else(layout, tmp_path):
     (tmp_path / "skip.txt").write_text("nobody\n")
     with pytest.raises(DataError, match="names nobody, which is no cloud of this set"):
         catalog.load(options(layout, tmp_path, skip=str(tmp_path / "skip.txt")))
+
+
+@pytest.mark.parametrize("verify", [None, "whole"])
+def test_a_text_file_that_is_missing_can_be_left_out_by_the_name_that_its_error_tells(verify, tmp_path):
+    miniatures.modelnet_text(tmp_path)
+    home = tmp_path / "modelnet40_normal_resampled"
+    gone, empty = home / "airplane" / "airplane_0001.txt", sorted((home / "xbox").iterdir())[0]
+    gone.unlink()
+    empty.write_text("")
+    skip = tmp_path / "skip.txt"
+    skip.write_text("")
+    for path, told in ((gone, "there is no .*, which the lists name"), (empty, "the file is empty")):
+        with pytest.raises(DataError, match=told) as raised:
+            catalog.load(options("modelnet40 text", tmp_path, skip=str(skip), verify=verify))
+        assert str(path) in str(raised.value)
+        name = str(raised.value).partition("(")[2].partition(")")[0]
+        skip.write_text(f"{skip.read_text()}{name}\n")
+    data = catalog.load(options("modelnet40 text", tmp_path, skip=str(skip), verify=verify))
+    assert len(data.train) + len(data.val) == 7
 
 
 @pytest.mark.parametrize("name", ["modelnet40", "shapenet-part"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from foveal.data.points import modelnet, shapenet
 from foveal.data.points.augmentation import check as check_augmentation
-from foveal.data.points.clouds import Clouds, Layout, PointData
+from foveal.data.points.clouds import Layout, PointData
 from foveal.data.points.options import PointOptions
 from foveal.data.points.split import PointSplit
 from foveal.errors import DataError, OptionError
@@ -93,14 +93,8 @@ def _look(layout: Layout, options: PointOptions) -> None:
         if whole:
             clouds.check()
         else:
-            _not_empty(clouds)
-
-
-def _not_empty(clouds: Clouds) -> None:
-    """Text files are looked at one by one; an HDF5 file that is empty is found when it is opened."""
-    for index, size in enumerate(getattr(clouds, "sizes", ())):
-        if size == 0:
-            clouds.read(index)
+            for index in range(len(clouds)):
+                clouds.look(index)
 
 
 def _to_skip(path: Path) -> list[str]:

@@ -60,6 +60,9 @@ class Clouds(ABC):
     def check(self) -> None:
         """Read everything; raises what ``read`` would."""
 
+    def look(self, index: int) -> None:  # noqa: B027  what opening finds needs no look
+        """Find what is missing or empty, of files that nobody has opened yet; raises what ``read`` would."""
+
 
 @dataclass
 class Chosen(Clouds):
@@ -88,6 +91,9 @@ class Chosen(Clouds):
     def check(self) -> None:
         for index in range(len(self)):
             self.read(index)
+
+    def look(self, index: int) -> None:
+        self.clouds.look(int(self.chosen[index]))
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class PointOptions:
     augmentation: PointAugmentation = field(default_factory=PointAugmentation)
     verify: Literal["whole", "sizes"] | None = None
     """How files are looked at before training: whole reads every point, sizes only finds what is missing or empty.
-    Left out: whole for HDF5, sizes for text."""
+    Left out: whole for HDF5 up to 2 GiB, else sizes."""
     skip: str | None = None
     """A file that names one cloud a line to leave out, as errors name them."""
     workers: int | None = None

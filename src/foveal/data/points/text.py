@@ -74,9 +74,6 @@ class TextClouds(Clouds):
         parts: numbers of the parts of each class; empty where lines have none.
         separator: between numbers.
         normals: keep the normals.
-
-    Raises:
-        DataError: a file is missing or empty.
     """
 
     def __init__(
@@ -95,6 +92,7 @@ class TextClouds(Clouds):
         self.separator, self.normals = separator, normals
         self.columns = 7 if parts else 6
         self.sizes = [self._size(name) for name in self.names]
+        """Bytes of each file, 0 where it cannot be found."""
 
     @property
     def bytes(self) -> int:
@@ -107,33 +105,40 @@ class TextClouds(Clouds):
     def _size(self, name: str) -> int:
         try:
             return (self.root / name).stat().st_size
-        except OSError as error:
-            raise DataError(
-                f"load: there is no {self.root / name}, which the lists name. Unpack the archive anew, or leave it "
-                "out by a line of --data.skip's file."
-            ) from error
+        except OSError:
+            return 0  # it may be one that is left out
 
     def read(self, index: int, most: int | None = None) -> Cloud:
         path = self.root / self.names[index]
+        where = f"{path} ({self.names[index]})"  # by the second name it is left out
         try:
             rows = read_rows(path, most=most, separator=self.separator)
         except TextCloud as error:
-            raise DataError(f"load: {path} is no cloud: {error}. {REPAIR}") from error
+            raise DataError(f"load: {where} is no cloud: {error}. {REPAIR}") from error
+        except FileNotFoundError as error:
+            raise DataError(
+                f"load: there is no {where}, which the lists name. Unpack the archive anew, or leave it out by a line "
+                "of --data.skip's file."
+            ) from error
         except OSError as error:
-            raise DataError(f"load: {path} cannot be opened: {error.strerror}. Make it readable.") from error
+            raise DataError(f"load: {where} cannot be opened: {error.strerror}. Make it readable.") from error
         if rows.shape[1] != self.columns:
-            raise DataError(f"load: {path} must have {self.columns} numbers a line, got {rows.shape[1]}. {REPAIR}")
+            raise DataError(f"load: {where} must have {self.columns} numbers a line, got {rows.shape[1]}. {REPAIR}")
         points = rows[:, : 6 if self.normals else 3].astype(np.float32)
-        check_points(points, str(path))
-        return Cloud(points, self._parts_of(rows[:, 6], index, path) if self.parts else None)
+        check_points(points, where)
+        return Cloud(points, self._parts_of(rows[:, 6], index, where) if self.parts else None)
 
-    def _parts_of(self, told: Any, index: int, path: Path) -> Ints:
+    def _parts_of(self, told: Any, index: int, where: str) -> Ints:
         # What is no whole number is no part: it must not become one by rounding.
         whole = np.where(np.isfinite(told) & (told == np.round(told)), told, -1).astype(np.int64)
         category = self.classes[self.labels[index]]
-        check_parts(whole, self.parts[category], category, str(path))
+        check_parts(whole, self.parts[category], category, where)
         return whole
 
     def check(self) -> None:
         for index in range(len(self)):
+            self.read(index)
+
+    def look(self, index: int) -> None:
+        if self.sizes[index] == 0:
             self.read(index)
