@@ -1,6 +1,7 @@
 """Every kind of task: its recipes make sense and come to something, and what all of them share holds."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,6 +97,23 @@ def test_a_generated_set_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"could not be written: No space left on device"):
         generated.write("solids", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_generated_set_that_another_process_writes_meanwhile_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked = []
+
+    def writer(name):
+        asked.append(name)
+        if len(asked) == 2:  # after the cache was found empty
+            place = tmp_path / "foveal" / "data" / "solids-7"
+            place.mkdir(parents=True)
+            (place / "first").write_text("theirs")
+        return SimpleNamespace(VERSION=7), lambda folder: (folder / "first").write_text("ours")
+
+    monkeypatch.setattr(generated, "_writer", writer)
+    assert (generated.generated("solids") / "first").read_text() == "theirs"
+    assert [path.name for path in (tmp_path / "foveal" / "data").iterdir()] == ["solids-7"]
 
 
 def test_a_generated_set_is_written_where_nothing_is(tmp_path):

@@ -36,7 +36,7 @@ def generated(name: str) -> Path:
     module, _ = _writer(name)
     folder = cache_folder() / "data" / f"{name}-{module.VERSION}"
     if not folder.is_dir():
-        write(name, folder)
+        _write(name, folder)
     return folder
 
 
@@ -47,10 +47,17 @@ def write(name: str, out: str | os.PathLike[str]) -> Path:
         NoMatchError: there is no such set.
         DataError: the folder holds something, or cannot be written.
     """
-    _, make = _writer(name)
+    _writer(name)
     folder = Path(out)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise DataError(f"data: {folder} is there already. Name a new folder.")
+    _write(name, folder)
+    return folder
+
+
+def _write(name: str, folder: Path) -> None:
+    """Write a set, or leave what another process has written meanwhile."""
+    _, make = _writer(name)
     part = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +71,6 @@ def write(name: str, out: str | os.PathLike[str]) -> Path:
     finally:
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)
-    return folder
 
 
 def _place(made: Path, folder: Path) -> None:
