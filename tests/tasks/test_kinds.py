@@ -129,6 +129,8 @@ def test_the_command_lists_and_writes_generated_sets(tmp_path, capsys):
     assert capsys.readouterr().out.split() == list(generated.GENERATED)
     assert main(["data", "solids"]) == 2
     assert "--out is missing. Write foveal data solids --out solids." in capsys.readouterr().err
+    assert main(["data", "--out", str(tmp_path / "solids")]) == 2
+    assert "needs the name of a set: solids, " in capsys.readouterr().err
     assert main(["data", "solids", "--out", str(tmp_path / "solids")]) == 0
     assert (tmp_path / "solids").is_dir()
 

@@ -314,6 +314,12 @@ def test_commands_measure_vote_and_draw(runs, tmp_path, capsys, monkeypatch):
     assert told["instance_miou"] == told["recorded"]["instance_miou"]
     assert main(["evaluate", str(runs / "parts"), "--votes", "0"]) == 2
     assert "evaluate: --votes must be at least 1, got 0." in capsys.readouterr().err
+    monkeypatch.setattr(PointLearning, "evaluate", lambda task: pytest.fail("it was measured first"))
+    assert main(["evaluate", str(runs / "parts"), "--results", str(tmp_path / "boxes.json")]) == 2
+    assert "evaluate: --results is for detection, points has no such file." in capsys.readouterr().err
+    for option, value, said in (("top", "3", "is of classification, not of points"), ("seed", "-1", "must be at")):
+        assert main(["predict", str(runs / "classes"), str(folder / "a.txt"), f"--{option}", value]) == 2
+        assert f"predict: --{option} {said}" in capsys.readouterr().err
     asked = ["predict", str(runs / "parts"), str(folder / "a.txt"), str(folder / "g.txt"), "--draw"]
     assert main([*asked, str(tmp_path / "drawn")]) == 2
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

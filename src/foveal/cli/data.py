@@ -32,6 +32,8 @@ class Data:
     when_interrupted = "Nothing was written."
 
     def run(self) -> int:
+        if not self.name and self.out is not None:
+            raise OptionError(f"data: --out {self.out} needs the name of a set: {', '.join(GENERATED)}.")
         if not self.name:
             print("\n".join(GENERATED))
             return 0

@@ -21,13 +21,17 @@ def evaluate_task(given: Evaluate, task: str) -> int:
     """Measure a run of a task and print what was found."""
     from rich.console import Console
 
+    from foveal.tasks.kind import Kind
     from foveal.tasks.kinds import kind_named
     from foveal.tasks.measure import measure
 
     if given.data is not None or given.confusion is not None:
         raise OptionError(f"evaluate: --data and --confusion are of classification, not of {task}. Use --data.path.")
     check_folder("--results", given.results)
-    kind, opened = kind_named(task), _voting(opened_models(given.source, given.which), given.votes)
+    kind = kind_named(task)
+    if given.results is not None and type(kind).write_results is Kind.write_results:
+        kind.write_results(None, Path(given.results))  # says before anything is measured that there is no such file
+    opened = _voting(opened_models(given.source, given.which), given.votes)
     with Console(stderr=True, quiet=given.json).status("measuring"):
         found = measure(
             opened, data_path=given.data_path, results=None if given.results is None else Path(given.results)

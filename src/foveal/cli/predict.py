@@ -43,8 +43,8 @@ class Predict:
     """Folder of a run, or a file of a model."""
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES…")] = ()
     """Files, folders, globs."""
-    top: int = 5
-    """Classes of each image."""
+    top: int | None = None
+    """Classes of each image; 5 where left out (classification)."""
     which: Literal["last", "best"] = "last"
     """Weights after the last epoch, or after the best."""
     batch_size: int | None = None
@@ -62,9 +62,9 @@ class Predict:
     right: Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGES…")] = ()
     """The right image of each pair, in the order of the left ones; folders are paired by names (stereo)."""
     count: int | None = None
-    """How many to make (generation)."""
+    """How many to make; 10 of each class where left out (generation)."""
     seed: int | None = None
-    """Of what is drawn at random (generation)."""
+    """Of what is drawn at random: codes (generation), or which points of large clouds go together (points)."""
 
     when_interrupted = "What was printed stands; no sheet was written."
 
@@ -91,7 +91,7 @@ class Predict:
             answers = predict(
                 trained,
                 self.images,
-                top=self.top,
+                top=5 if self.top is None else self.top,
                 batch_size=64 if self.batch_size is None else self.batch_size,
                 looking=looking,
             )

@@ -71,8 +71,9 @@ def check(given: Predict, kind: Kind) -> None:
     for name, option in FOR.items():
         if name not in kind.asks and getattr(given, name) not in (None, ()):
             raise OptionError(f"predict: {option} means nothing for {kind.name}. Leave it out.")
-    if given.attention is not None:
-        raise OptionError(f"predict: --attention is of classification, not of {kind.name}. Leave it out.")
+    for name in ("top", "attention"):
+        if getattr(given, name) is not None:
+            raise OptionError(f"predict: --{name} is of classification, not of {kind.name}. Leave it out.")
     given.check_sheet()
     if given.batch_size is not None and given.batch_size < 1:
         raise OptionError(f"predict: --batch-size must be at least 1, got {given.batch_size}. Use 1 or more.")

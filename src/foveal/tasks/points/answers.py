@@ -19,7 +19,7 @@ from foveal.data.picture import UnreadableError
 from foveal.data.points.augmentation import taken, unit_sphere
 from foveal.data.points.clouds import Floats, Ints
 from foveal.data.points.files import SUFFIXES, read_clouds
-from foveal.errors import DataError
+from foveal.errors import DataError, OptionError
 from foveal.tasks.kind import Asked, Drawn, Opened
 from foveal.tasks.points.looking import Look, looked
 from foveal.tasks.points.networks import answered
@@ -45,7 +45,12 @@ def answers(opened: Opened, images: Iterable[str], asked: Asked) -> Iterator[Dra
         opened: a trained network and what it was told of its data.
         images: files, folders of them, or globs.
         asked: how many subsets go through the network at a time, the seed of their choice, and whether to draw.
+
+    Raises:
+        OptionError: the seed is below 0.
     """
+    if asked.seed < 0:
+        raise OptionError(f"predict: --seed must be at least 0, got {asked.seed}. Use 0, say.")
     for name, error in files(images):
         if error is not None:
             yield Drawn(name, error=error)
