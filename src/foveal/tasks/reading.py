@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from foveal.data.samples import Samples
 from foveal.errors import FovealError
+from foveal.tasks.packing import packed, unpacked
 from foveal.tasks.stop import leave_to_parent
 
 Wanted = tuple[int, int, list[int]]
@@ -50,7 +51,7 @@ class Reader:
         for read in loader:
             if isinstance(read, FovealError):
                 raise read
-            yield read
+            yield unpacked(read)
 
     def _start(self, split: Samples) -> tuple[_Chosen, DataLoader[Any]]:
         sampler = _Chosen()
@@ -107,6 +108,6 @@ class _Batches(Dataset[Any]):
         if (self.split.seed, self.split.epoch) != (seed, epoch):
             self.split.at(seed, epoch)
         try:
-            return self.split.batch(indices)
+            return packed(self.split.batch(indices))
         except FovealError as error:
             return error
