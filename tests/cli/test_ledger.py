@@ -17,7 +17,7 @@ def write_run(folder, accuracy, *, seed=0, epochs=3, status="done", **config):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"seed": seed, **config}))
     (folder / "result.json").write_text(json.dumps({"status": status}))
-    lines = [{"epoch": n, "accuracy": accuracy * (n + 1) / epochs} for n in range(epochs)]
+    lines = [{"epoch": n + 1, "accuracy": accuracy * (n + 1) / epochs} for n in range(epochs)]
     write_metrics(folder, lines)
 
 
@@ -99,6 +99,14 @@ def test_the_longest_of_a_model_s_runs_is_taken(tmp_path):
     write_run(tmp_path / "short", 0.9, model="resnet50", data="imagenet", epochs=2)
     write_run(tmp_path / "long", 0.7, model="resnet50", data="imagenet", epochs=5)
     assert [run.epochs for run in finished_runs(tmp_path)] == [5, 2]
+
+
+def test_what_was_measured_before_the_first_step_is_no_epoch(tmp_path):
+    recipe = {"evaluation": {"features": "inception"}}
+    write_run(tmp_path / "gan", 0.0, model="sagan", data="cifar10", task="generation", recipe=recipe)
+    write_metrics(tmp_path / "gan", [{"epoch": n, "fid": 300.0 - n} for n in range(4)])
+    (run,) = finished_runs(tmp_path)
+    assert (run.epochs, run.metrics) == (3, {"fid": 297.0})
 
 
 @pytest.mark.parametrize(

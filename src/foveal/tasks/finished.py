@@ -38,7 +38,8 @@ def finished_runs(folder: str | Path) -> list[Run]:
             continue
         model, lines = model_of(config), _comparable(config, _metrics(path.parent))
         if lines and model is not None:
-            found.setdefault((model, data_of(config), len(lines)), []).append(lines[-1])
+            # Not the number of lines: some runs have one of before the first step, too.
+            found.setdefault((model, data_of(config), int(lines[-1]["epoch"])), []).append(lines[-1])
     if not found:
         raise DataError(
             f"ledger: {top} holds no finished run: config.json with a model's name, metrics.csv, and result.json "
