@@ -9,9 +9,13 @@ import torch
 from PIL import Image
 
 from foveal.cli import main
+from foveal.errors import DataError
+from foveal.tasks import distributed
 from foveal.tasks.generation import judges
 from foveal.tasks.opened import open_models
 from foveal.tasks.run_folder import read_metrics
+from foveal.tasks.task import weights_digest
+from foveal.tasks.trained import open_run
 
 JUDGE = """
 data: {name: digits}
@@ -74,6 +78,21 @@ def test_the_classifier_that_measures_is_trained_once_and_kept(made, monkeypatch
     recipe = open_models(made[0]).recipe
     found = judges.judge_of(recipe.evaluation)
     assert found.classes == tuple("0123456789")
+
+
+def test_the_classifier_that_measures_is_the_same_for_several_processes(made, tmp_path, monkeypatch):
+    (first,) = (made[1] / "foveal" / "judges").iterdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "broadcast", lambda item: item)
+    monkeypatch.setenv("RANK", "0")  # as torchrun tells
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    judge = judges._trained(str(made[0].parent / "judge.yaml"))
+    assert judge.name == first.name
+    assert weights_digest(open_run(judge).model) == weights_digest(open_run(first).model)
+    (tmp_path / "broken.yaml").write_text(JUDGE.replace("288", "100000"))
+    with pytest.raises(DataError, match="could not be trained: train: --batch-size must be at most the "):
+        judges._trained(str(tmp_path / "broken.yaml"))
 
 
 def test_a_classifier_looks_at_images_of_any_size_and_channels_as_it_was_trained(made):

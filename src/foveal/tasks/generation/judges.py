@@ -22,6 +22,7 @@ from foveal.cache import cache_folder
 from foveal.errors import DataError, OptionError
 from foveal.tasks import distributed
 from foveal.tasks.agreement import by_main
+from foveal.tasks.generation.apart import train_apart
 from foveal.tasks.generation.recipe import EvaluationOptions
 from foveal.tasks.recipe import Recipe
 from foveal.tasks.recipe_files import names, read_recipe, recipe_text
@@ -166,14 +167,17 @@ def _trained(name: str) -> Path:
 
     recipe = _recipe(name)
     assert recipe is not None  # see check_there
-    numerics = (recipe_text(recipe), torch.__version__, distributed.world())
+    numerics = (recipe_text(recipe), torch.__version__)
     folder = cache_folder() / "judges" / sha256(repr(numerics).encode()).hexdigest()[:16]
     if by_main((folder / "result.json").is_file):
         return folder
     part, threads = by_main(lambda: _new_folder(folder.parent)), torch.get_num_threads()
     try:
-        torch.set_num_threads(1)  # the same bits whatever the run's own number
-        train(recipe, part / "run")
+        torch.set_num_threads(1)  # the same bits whatever the run's own number of threads and processes
+        if distributed.world() == 1:
+            train(recipe, part / "run")
+        else:
+            train_apart(name, part / "run")
         by_main(lambda: _place(part / "run", folder))
     finally:
         torch.set_num_threads(threads)
