@@ -344,3 +344,31 @@ def test_narrow_detectors_have_the_widths_that_are_asked_for():
 def test_scales_below_one_are_refused():
     with pytest.raises(OptionError, match="scales must be an integer of at least 1, got 0"):
         retinanet("resnet18", scales=0)
+
+
+@pytest.mark.parametrize("builder", ["faster_rcnn", "mask_rcnn"])
+def test_what_a_detector_finds_does_not_depend_on_the_image_that_it_saw_first(builder):
+    torch.manual_seed(0)
+    model = BUILDERS[builder]().eval()
+    # Padded to 64 x 96, which is another size by more than a half.
+    flat, full = torch.rand(3, 40, 96), torch.rand(3, 64, 96)
+    again = BUILDERS[builder]().eval()
+    again.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        model([flat])
+        one, other = model([full])[0], again([full])[0]
+    assert len(one["boxes"]) and all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_the_poolers_have_the_strides_of_the_levels_and_building_leaves_no_trace():
+    model = BUILDERS["mask_rcnn"]()
+    for pool in (model.roi_heads.box_roi_pool, model.roi_heads.mask_roi_pool):
+        assert pool.scales == [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+        assert (pool.map_levels.k_min, pool.map_levels.k_max) == (2, 5)
+    assert all(module.training for module in model.modules())
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms and not any(norm.num_batches_tracked for norm in norms)
+    dilated = small(
+        faster_rcnn, "resnet50", **FEW, backbone_options={"replace_stride_with_dilation": [False, False, True]}
+    )
+    assert dilated.roi_heads.box_roi_pool.scales == [1 / 4, 1 / 8, 1 / 16, 1 / 16]

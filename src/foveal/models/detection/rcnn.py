@@ -1,7 +1,7 @@
 """Faster and Mask R-CNN on a feature pyramid, with attention in the backbone and after the levels of the pyramid.
 
 Papers: He et al., Mask R-CNN (2017); attention as in Shen et al., Efficient Attention (2018), the detection tables.
-Departures: none from torchvision's detectors; ``sites`` tells those of the attention.
+Departures: torchvision's detectors, but they know their strides from the start; ``sites`` tells those of the attention.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torchvision.models.detection import FasterRCNN, MaskRCNN
 from foveal.models.detection.features import taken
 from foveal.models.detection.heads import BOX_CHANNELS, MASK_CHANNELS, anchor_parts, box_parts, mask_parts
 from foveal.models.detection.options import check_classes, check_options
+from foveal.models.detection.pooling import know_strides_
 from foveal.models.detection.transform import Transform
 
 
@@ -45,6 +46,7 @@ def faster_rcnn(
     check_options("faster_rcnn", FasterRCNN, options)
     parts = anchor_parts(anchor_sizes) | box_parts(features.pyramid_channels, num_classes, box_channels)
     model = FasterRCNN(features.make(backbone, last="pooled"), **parts, **options)
+    know_strides_(model)
     features.attend_(model.backbone)
     return model
 
@@ -79,5 +81,6 @@ def mask_rcnn(
     parts |= mask_parts(features.pyramid_channels, num_classes, mask_channels)
     model = MaskRCNN(features.make(backbone, last="pooled"), **parts, **options)
     model.transform = Transform.of(model.transform)
+    know_strides_(model)
     features.attend_(model.backbone)
     return model
