@@ -1,7 +1,9 @@
 """Finding objects: precision as pycocotools counts it, losses, exact resume, results and answers."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +18,11 @@ from foveal.data.detection.rle import area, decode, encode
 from foveal.errors import OptionError
 from foveal.models.detection import masks_in_boxes
 from foveal.tasks import checkpoint
+from foveal.tasks.detection.answers import answers
 from foveal.tasks.detection.kind import KIND, network
 from foveal.tasks.detection.precision import Precision, records
 from foveal.tasks.detection.recipe import DetectionModel, DetectionRecipe
+from foveal.tasks.kind import Asked
 from foveal.tasks.opened import open_models
 from foveal.tasks.recipe import OptimizerOptions
 from foveal.tasks.recipe_check import check
@@ -305,6 +309,20 @@ def test_a_threshold_below_the_detectors_own_is_kept_to(run, folder):
     assert opened.model.roi_heads.score_thresh == 0.99
     with pytest.raises(OptionError, match="--threshold must be at least 0 and at most 1, got 1.5"):
         KIND.answers(opened, [str(asked)], Asked(threshold=1.5))
+
+
+def test_what_is_found_of_a_class_that_no_category_has_is_no_answer(folder):
+    def model(images):
+        boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [2.0, 2.0, 9.0, 9.0]])
+        return [{"boxes": boxes, "scores": torch.tensor([0.9, 0.8]), "labels": torch.tensor([2, 3])}]
+
+    detector = torch.nn.Module()
+    detector.forward = model
+    opened = SimpleNamespace(
+        model=detector, told={"classes": ["cat", "N/A", "dog"]}, device="cpu", autocast=nullcontext, source="run"
+    )
+    (answer,) = answers(opened, [str(sorted((folder / "val2017").iterdir())[0])], Asked())
+    assert [each["class"] for each in answer.record["objects"]] == ["dog"]
 
 
 def test_a_drawing_shows_box_mask_and_name_in_the_colour_of_the_class():

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from foveal.data.detection.coco import HOLE
 from foveal.data.picture import UnreadableError, read_picture
 from foveal.errors import DataError, OptionError
 from foveal.models.detection import masks_in_boxes
@@ -57,7 +58,8 @@ def _answer(opened: Opened, name: str, picture: Any, threshold: float, draw: boo
     if not all(bool(one[part].isfinite().all()) for part in ("boxes", "scores")):
         raise DataError(f"predict: {opened.source} answers with NaN, so its weights are no use. Train it again.")
     kept = one["scores"] >= threshold
-    told = records({part: values[kept] for part, values in one.items()}, 0, size, range(1, len(classes) + 1))
+    known = [None if name == HOLE else number for number, name in enumerate(classes, 1)]
+    told = records({part: values[kept] for part, values in one.items()}, 0, size, known)
     things = [
         {
             "class": classes[each["category_id"] - 1],
