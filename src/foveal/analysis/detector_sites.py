@@ -53,10 +53,13 @@ def needs(images: int = 2) -> list[Need]:
 def _need(site: str, s: Sizes, images: int) -> Need:
     with torch.device("meta"):
         count = sum(p.numel() for p in _efficient(s).parameters())
-    return Need(
-        site, s.d, s.n, count, 4 * efficient_floats(s), 4 * non_local_floats(s), _peak(_efficient(s), s, images),
-        _peak(_non_local(s, "reference"), s, images), _peak(_non_local(s, None), s, images),
-    )  # fmt: skip
+    peaks = [dry_run(layer, (images, s.d, *s.space), train=True).peak_bytes[""] for layer in modules(s)]
+    return Need(site, s.d, s.n, count, 4 * efficient_floats(s), 4 * non_local_floats(s), *peaks)
+
+
+def modules(s: Sizes) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """Efficient attention, the non-local module that stores every weight, and the one that torch's kernel evaluates."""
+    return _efficient(s), _non_local(s, "reference"), _non_local(s, None)
 
 
 def _efficient(s: Sizes) -> nn.Module:
@@ -67,10 +70,6 @@ def _non_local(s: Sizes, backend: str | None) -> nn.Module:
     layer = NonLocal(s.d, key_channels=s.key, value_channels=s.d, norm=False, backend=backend)
     layer.output = nn.Identity()  # type: ignore[assignment]
     return layer
-
-
-def _peak(layer: nn.Module, s: Sizes, images: int) -> int:
-    return dry_run(layer, (images, s.d, *s.space), train=True).peak_bytes[""]
 
 
 def table(rows: list[Need]) -> str:
