@@ -59,7 +59,9 @@ GOALS = {
 def train(grid: str) -> None:
     """All runs of a grid that are not there yet."""
     command = ["foveal", "sweep", f"small/{grid}", "--jobs", "2", "--threads", "2", "--out", str(RUNS / grid)]
-    subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], check=True)
+    done = subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)  # the sweep has said why
 
 
 def section(grid: str) -> list[str]:
