@@ -8,18 +8,20 @@ from __future__ import annotations
 import glob
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from foveal.analysis.points import marked_points
-from foveal.data.picture import SUFFIXES, UnreadableError
+from foveal.data.picture import SUFFIXES, UnreadableError, read_picture
 from foveal.errors import DataError, OptionError
+from foveal.tasks.kind import Drawn
 from foveal.tasks.looks import attends, attention_maps, noting
 from foveal.tasks.trained import BATCH, Trained, check_counts, in_batches
 
@@ -142,6 +144,25 @@ def found(images: Iterable[str]) -> Iterator[Prediction]:
             yield from map(Prediction, matches) if matches else (Prediction(name, error="no file has such a name"),)
         else:
             yield Prediction(name, error="there is no such file")
+
+
+def answered(images: Iterable[str], answer: Callable[[str, Any], Drawn]) -> Iterator[Drawn]:
+    """What ``answer`` makes of each file that names stand for; one that cannot be read has its error.
+
+    Args:
+        images: as ``predict`` takes them.
+        answer: of a file's name and its pixels ``(rows, columns, 3)``, 8 bits, upright.
+    """
+    for file in found(images):
+        if file.error is not None:
+            yield Drawn(file.image, error=file.error)
+            continue
+        try:
+            picture = np.asarray(read_picture(Path(file.image)))
+        except (UnreadableError, DataError) as error:
+            yield Drawn(file.image, error=str(error))
+            continue
+        yield answer(file.image, picture)
 
 
 def _within(folder: str) -> Iterator[Prediction]:

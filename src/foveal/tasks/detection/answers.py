@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from foveal.data.detection.coco import HOLE
-from foveal.data.picture import UnreadableError, read_picture
 from foveal.errors import DataError, OptionError
 from foveal.models.detection import masks_in_boxes
 from foveal.tasks.detection.precision import records
 from foveal.tasks.kind import Asked, Drawn, Opened
-from foveal.tasks.predict import found
+from foveal.tasks.predict import answered
 from foveal.viz.detections import Seen, drawn
 
 THRESHOLD = 0.5
@@ -35,20 +32,7 @@ def answers(opened: Opened, images: Iterable[str], asked: Asked) -> Iterator[Dra
     threshold = THRESHOLD if asked.threshold is None else asked.threshold
     if not 0 <= threshold <= 1:
         raise OptionError(f"predict: --threshold must be at least 0 and at most 1, got {threshold}. Use 0.5, say.")
-    return _answers(opened, images, threshold, asked.draw)
-
-
-def _answers(opened: Opened, images: Iterable[str], threshold: float, draw: bool) -> Iterator[Drawn]:
-    for file in found(images):
-        if file.error is not None:
-            yield Drawn(file.image, error=file.error)
-            continue
-        try:
-            picture = np.asarray(read_picture(Path(file.image)))
-        except (UnreadableError, DataError) as error:
-            yield Drawn(file.image, error=str(error))
-            continue
-        yield _answer(opened, file.image, picture, threshold, draw)
+    return answered(images, lambda name, picture: _answer(opened, name, picture, threshold, asked.draw))
 
 
 def _answer(opened: Opened, name: str, picture: Any, threshold: float, draw: bool) -> Drawn:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from foveal.data.picture import UnreadableError, read_picture
 from foveal.data.segmentation.preparation import Normalisation
 from foveal.errors import DataError
 from foveal.tasks.kind import Asked, Drawn, Opened
-from foveal.tasks.predict import found
+from foveal.tasks.predict import answered
 from foveal.tasks.segmentation.recipe import SegmentationRecipe
 from foveal.tasks.segmentation.scoring import resized, scores
 from foveal.viz.label_maps import drawn, shares
@@ -29,16 +27,7 @@ def answers(opened: Opened, images: Iterable[str], asked: Asked) -> Iterator[Dra
     Raises:
         DataError: the network answers with what is no number.
     """
-    for file in found(images):
-        if file.error is not None:
-            yield Drawn(file.image, error=file.error)
-            continue
-        try:
-            picture = np.asarray(read_picture(Path(file.image)))
-        except (UnreadableError, DataError) as error:
-            yield Drawn(file.image, error=str(error))
-            continue
-        yield _answer(opened, file.image, picture, draw=asked.draw)
+    return answered(images, lambda name, picture: _answer(opened, name, picture, draw=asked.draw))
 
 
 def _answer(opened: Opened, name: str, picture: Any, *, draw: bool) -> Drawn:
