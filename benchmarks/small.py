@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from foveal.tasks.opened import open_models
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs" / "images" / "tasks.png"
 RUNS = ROOT / "runs" / "sweeps" / "small"
+SCENE, PAIR = 8, 3  # what is shown
 PAGE = ROOT / "docs" / "small.md"
 
 
@@ -93,16 +95,18 @@ def _words(results: Mapping[str, Any], metric: str) -> str:
 def picture() -> None:
     """What a run of each task with attention answers, as ``foveal predict --draw`` draws it, in two rows."""
     scenes, planes = generated("digit-scenes"), generated("photo-planes")
-    left = sorted(planes.rglob("TEST/**/left/*.png"))[6]
-    scene = str(sorted((scenes / "val").glob("*.jpg"))[3])
+    left = sorted(planes.rglob("TEST/**/left/*.png"))[PAIR]
+    scene = str(sorted((scenes / "val").glob("*.jpg"))[SCENE])
     cells = [
         _drawn("detection", "efficient", [scene], Asked(draw=True)),
         _drawn("segmentation", "external", [scene], Asked(draw=True)),
-        _drawn("stereo", "efficient", [str(left)], Asked(draw=True, right=(str(left).replace("left", "right"),))),
         _drawn("generation", "external", [], Asked(draw=True, count=100)),
-        _drawn("point-parts", "external", [str(generated("solid-parts") / "ply_data_test0.h5")], Asked(draw=True)),
+        np.asarray(Image.open(left).convert("RGB")),
+        _drawn("stereo", "efficient", [str(left)], Asked(draw=True, right=(str(left).replace("left", "right"),))),
     ]
-    rows = [_beside(cells[:3], 300), _beside(cells[3:], 300)]
+    os.chdir(generated("solid-parts"))  # the picture tells the path
+    cells.append(_drawn("point-parts", "external", ["ply_data_test0.h5"], Asked(draw=True)))
+    rows = [_beside(cells[:3], 300), _beside(cells[3:], 200)]
     width = max(row.shape[1] for row in rows)
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
     padded = [np.pad(row, ((0, 16), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
