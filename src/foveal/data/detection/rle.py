@@ -26,7 +26,7 @@ def mask_api() -> Any:
         DataError: it is not installed.
     """
     try:
-        from faster_coco_eval.core import mask  # type: ignore[import-untyped]
+        from faster_coco_eval.core import mask
     except ImportError as error:
         raise DataError(
             "detection: masks and average precision need faster-coco-eval, which is not installed. "

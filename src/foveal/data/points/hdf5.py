@@ -167,7 +167,7 @@ def opened(path: Path) -> Iterator[Any]:
 
 def _open(path: Path) -> Any:
     try:
-        import h5py  # type: ignore[import-untyped]
+        import h5py
     except ImportError as error:
         raise DataError(f"load: {path} needs h5py to be read: pip install 'foveal[points]'.") from error
     try:

@@ -169,7 +169,7 @@ def _lines(path: Path, lines: Any) -> None:
 
 
 def _hdf5(path: Path, **datasets: Array) -> None:
-    import h5py  # type: ignore[import-untyped]
+    import h5py
 
     with h5py.File(path, "w", libver="earliest") as file:
         for name, values in datasets.items():

@@ -67,7 +67,7 @@ class Precision:
 
     def __init__(self, truth: dict[str, Any], results: list[dict[str, Any]], kind: str) -> None:
         mask_api()  # says what is missing
-        from faster_coco_eval import COCO, COCOeval_faster  # type: ignore[import-untyped]
+        from faster_coco_eval import COCO, COCOeval_faster
 
         self.kind, self.categories = kind, {each["id"]: each["name"] for each in truth["categories"]}
         self._precision: Any = None
