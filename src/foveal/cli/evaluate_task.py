@@ -21,7 +21,6 @@ def evaluate_task(given: Evaluate, task: str) -> int:
     """Measure a run of a task and print what was found."""
     from rich.console import Console
 
-    from foveal.tasks.kind import Kind
     from foveal.tasks.kinds import kind_named
     from foveal.tasks.measure import measure
 
@@ -29,9 +28,11 @@ def evaluate_task(given: Evaluate, task: str) -> int:
         raise OptionError(f"evaluate: --data and --confusion are of classification, not of {task}. Use --data.path.")
     check_folder("--results", given.results)
     kind = kind_named(task)
-    if given.results is not None and type(kind).write_results is Kind.write_results:
+    if given.results is not None and not kind.writes_results:
         kind.write_results(None, Path(given.results))  # says before anything is measured that there is no such file
-    opened = _voting(opened_models(given.source, given.which), given.votes)
+    opened = opened_models(given.source, given.which)
+    if given.votes is not None:
+        opened = replace(opened, recipe=kind.voted(opened.recipe, given.votes))
     with Console(stderr=True, quiet=given.json).status("measuring"):
         found = measure(
             opened, data_path=given.data_path, results=None if given.results is None else Path(given.results)
@@ -43,19 +44,6 @@ def evaluate_task(given: Evaluate, task: str) -> int:
     if given.results is not None:
         print_written(given.results, quiet=given.json)
     return 0
-
-
-def _voting(opened: Opened, votes: int | None) -> Opened:
-    """The run, measured by so many votes where they are asked for."""
-    if votes is None:
-        return opened
-    voting = getattr(opened.recipe, "voting", None)
-    if voting is None:
-        raise OptionError(f"evaluate: --votes is of points, not of {opened.recipe.task}. Leave it out.")
-    if votes < 1:
-        raise OptionError(f"evaluate: --votes must be at least 1, got {votes}. Use 10, say.")
-    recipe: Any = replace(opened.recipe, voting=replace(voting, votes=votes))  # type: ignore[call-arg]
-    return replace(opened, recipe=recipe)
 
 
 def as_json(opened: Opened, found: Measured) -> dict[str, Any]:

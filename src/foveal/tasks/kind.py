@@ -199,6 +199,13 @@ class Kind(ABC):
         """What the last ``evaluate`` of a task found, class by class: one record each, the first value its name."""
         return []
 
+    writes_results = False
+    """Whether ``write_results`` has something to write."""
+
     def write_results(self, task: Any, path: Path) -> None:
         """Write what the last ``evaluate`` of a task found as the field's servers take it."""
         raise OptionError(f"evaluate: --results is for detection, {self.name} has no such file. Leave it out.")
+
+    def voted(self, recipe: Any, votes: int) -> Any:
+        """A recipe that is measured by so many votes."""
+        raise OptionError(f"evaluate: --votes is of points, not of {self.name}. Leave it out.")

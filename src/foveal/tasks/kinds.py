@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from foveal.errors import OptionError
-from foveal.tasks.recipe import Recipe, Training
+from foveal.tasks.recipe import Training
 
 if TYPE_CHECKING:
     from foveal.tasks.kind import Kind
@@ -51,6 +51,3 @@ def kind_named(task: str) -> Kind:
 def kind_of(recipe: Training) -> Kind:
     """The ``Kind`` of a recipe."""
     return kind_named(recipe.task)
-
-
-__all__ = ["CLASSIFICATION", "RECIPES", "Recipe", "kind_named", "kind_of", "recipe_type"]

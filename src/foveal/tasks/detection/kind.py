@@ -36,6 +36,7 @@ class Detection(Kind):
     name = "detection"
     metrics = METRICS
     asks = frozenset({"threshold"})
+    writes_results = True
 
     def check(self, recipe: DetectionRecipe) -> None:
         _check_data(recipe.data)

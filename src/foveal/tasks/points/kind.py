@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -118,6 +119,11 @@ class Points(Kind):
             rows = zip(classes, *task.ious.tolist(), strict=True)
             return [{"category": name, "clouds": int(n), "miou": s / n if n else None} for name, s, n in rows]
         return [] if task.confusion is None else _confused(task.confusion.long().tolist(), classes)
+
+    def voted(self, recipe: PointsRecipe, votes: int) -> PointsRecipe:
+        if votes < 1:
+            raise OptionError(f"evaluate: --votes must be at least 1, got {votes}. Use 10, say.")
+        return replace(recipe, voting=replace(recipe.voting, votes=votes))
 
     def answers(self, opened: Opened, images: Iterable[str], asked: Asked) -> Iterator[Drawn]:
         from foveal.tasks.points.answers import answers
