@@ -50,25 +50,23 @@ def opened(source: str, which: Literal["last", "best"]) -> Trained:
     """A trained model; where a checkpoint was damaged and the one before it is taken, that is said in a line."""
     from foveal.tasks.trained import open_run
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        trained = open_run(source, which=which)
-    _say_damage(caught)
-    return trained
+    with _damage_said():
+        return open_run(source, which=which)
 
 
 def opened_models(source: str, which: Literal["last", "best"]) -> Opened:
     """The networks of a run of any task; a damaged checkpoint is said likewise."""
     from foveal.tasks.opened import open_models
 
+    with _damage_said():
+        return open_models(source, which=which)
+
+
+@contextmanager
+def _damage_said() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        opened = open_models(source, which=which)
-    _say_damage(caught)
-    return opened
-
-
-def _say_damage(caught: list[warnings.WarningMessage]) -> None:
+        yield
     for warning in caught:
         if " is used instead." in str(warning.message):
             print_warning(str(warning.message))
