@@ -230,11 +230,20 @@ def test_under_autocast_disparities_stay_float32_and_close():
     model, images = tiny(attention="efficient").eval(), pair()
     with torch.autocast("cpu", torch.bfloat16):
         low = model(*images)
-        trained = model.train()(*images)
-    assert low.dtype == torch.float32 and low.isfinite().all() and all(x.isfinite().all() for x in trained)
+    assert low.dtype == torch.float32 and low.isfinite().all()
+    assert (low - model(*images)).abs().mean() < 0.5
+
+
+def test_under_autocast_gradients_are_numbers():
+    # 48 disparities, not 16: on a volume two deep, parts of the bfloat16 weight gradient of torch's own 3-D
+    # convolution on processors are memory that nobody wrote (docs/training.md).
+    model, images = tiny(attention="efficient", max_disparity=48).train(), pair()
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = model(*images)
+    assert all(x.dtype == torch.float32 and x.isfinite().all() for x in trained)
     sum(x.mean() for x in trained).backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-    assert (low - model.eval()(*images)).abs().mean() < 0.5
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients and all(x.isfinite().all() for x in gradients)
 
 
 def test_sizes_that_are_no_multiples_are_refused_and_padding_makes_them_fit():
