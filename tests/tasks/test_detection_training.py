@@ -95,3 +95,23 @@ def test_a_seed_draws_the_same_weights_whatever_attends():
         shared = [name for name in plain if name in other or name in theirs]
         assert len(shared) > 0.8 * len(plain)
         assert all(torch.equal(plain[name], other.get(name, theirs.get(name))) for name in shared)
+
+
+def test_a_step_takes_images_that_lie_the_same_way_unless_asked_otherwise(folder):
+    task = task_of(small(folder))
+    assert task.train.upright.tolist() == [False, True, False, False, False, False]
+    # One image of six is higher than wide, so of three steps of two the one that has it is the only one of both kinds.
+    own = task_of(replace(small(folder), data=replace(small(folder).data, aspect_ratio_grouping=False)))
+    orders = {(seed, epoch): task.order(seed, epoch).tolist() for seed in range(4) for epoch in range(4)}
+    assert all(sorted(order) == list(range(6)) for order in orders.values())
+    assert len(set(map(tuple, orders.values()))) > 12
+    assert orders == {key: task_of(small(folder)).order(*key).tolist() for key in orders}
+    assert own.order(0, 0).tolist() == own.train.order(0, 0).tolist()
+    taken = [index for step in task.batches(0, 1, 0) for (_, targets), _ in step for index in places(targets)]
+    assert taken == orders[0, 1]
+    cropped = task_of(replace(small(folder), data=replace(small(folder).data, crop=32)))
+    assert cropped.order(0, 0).tolist() == cropped.train.order(0, 0).tolist()
+
+
+def places(targets):
+    return [int(each["image"]) for each in targets]

@@ -68,8 +68,12 @@ class SplitTask(Task):
     def optimizers(self) -> dict[str, Optimizer]:
         return {"model": optimizer(self.models["model"], self.training.optimizer)}
 
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """Every index of ``train`` once; each step takes as many as a batch has, and the last ones may be left over."""
+        return self.train.order(seed, epoch)
+
     def batches(self, seed: int, epoch: int, start: int) -> Iterator[list[Any]]:
-        order = self.train.order(seed, epoch)
+        order = self.order(seed, epoch)
         steps = range(start, self.steps_per_epoch)
         chosen = [part for step in steps for part in self._parts(order, step)]
         read = self.reader.read(self.train, seed, epoch, chosen)
@@ -90,7 +94,7 @@ class SplitTask(Task):
         return self.part
 
     def identify(self, seed: int, epoch: int, step: int) -> Mapping[str, Tensor]:
-        order = self.train.order(seed, epoch)
+        order = self.order(seed, epoch)
         return {"indices": order[step * self.batch : (step + 1) * self.batch]}
 
     def validation(self, size: int | None = None) -> Iterator[tuple[Any, Sequence[int]]]:

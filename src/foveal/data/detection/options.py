@@ -27,6 +27,9 @@ class DetectionData:
     torchvision have it."""
     empty: bool = False
     """Whether training has the images without any object too."""
+    aspect_ratio_grouping: bool = True
+    """Whether the images of a step are all higher than wide, or none is, so that they are padded less; of no effect on
+    the squares of crop."""
     flip: float = 0.5
     """Probability that a training image is mirrored."""
     crop: int | None = None

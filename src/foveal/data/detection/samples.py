@@ -59,6 +59,12 @@ class CocoSamples(Samples):
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def upright(self) -> Tensor:
+        """Whether each image is higher than wide, ``(len(self),)`` bool."""
+        rows, columns = self.annotations.sizes[self.places].T
+        return torch.from_numpy(rows > columns)
+
     def batch(self, indices: Sequence[int]) -> Batch:
         images, targets = zip(*map(self.item, indices), strict=True)
         return list(images), list(targets)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from foveal.data.detection.coco import HOLE, DetectionSets
+from foveal.data.detection.grouping import grouped
+from foveal.data.samples import mix
 from foveal.models.detection import masks_in_boxes
 from foveal.tasks import distributed
 from foveal.tasks.agreement import by_main
@@ -44,6 +46,12 @@ class Detecting(SplitTask):
 
     def build(self) -> None:
         self.models = {"model": self.make().to(memory_format=self.format)}
+
+    def order(self, seed: int, epoch: int) -> Tensor:
+        order = super().order(seed, epoch)
+        if not self.training.data.aspect_ratio_grouping or self.training.data.crop is not None:
+            return order
+        return grouped(order, self.data.train.upright, self.batch, mix(seed, epoch, self.batch))
 
     def step(self, batch: Any, turn: str) -> Mapping[str, Tensor]:
         (images, targets), _ = batch
