@@ -52,6 +52,15 @@ def test_what_a_recipe_says_are_defaults_that_options_override():
     assert made.folder == os.path.join("runs", "external", "imagenet-eamlp7-384")
 
 
+def test_another_curve_forgets_the_recipes_own_but_not_what_is_typed():
+    held = read_recipe("explicit/cifar100").schedule
+    assert (held.name, held.warmup, held.tail_lr) == ("restarts", 15.0, 2e-4)
+    curve = parse(["explicit/cifar100", "--schedule.name", "cosine"]).given().schedule
+    assert (curve.warmup, curve.restarts, curve.tail_lr) == (15.0, (), None)
+    typed = parse(["explicit/cifar100", "--schedule.name", "cosine", "--schedule.tail-lr", "2e-4"]).given().schedule
+    assert typed.tail_lr == 2e-4  # and is refused before training
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -65,6 +74,10 @@ def test_what_a_recipe_says_are_defaults_that_options_override():
         (
             ["small/digits-none", "--optimizer.lr", "-1"],
             "OptionError: train: --optimizer.lr must be above 0, got",
+        ),
+        (
+            ["explicit/cifar100", "--schedule.name", "cosine", "--schedule.tail-lr", "2e-4"],
+            "OptionError: train: --schedule.tail-lr means nothing with --schedule.name cosine.",
         ),
         (["explicit/cifar10"], "DataError: "),
         (["small/digits-none", "--save-seconds", "-1"], "OptionError: train: --save-seconds must be at least 0"),

@@ -8,10 +8,13 @@ from hypothesis import strategies as st
 
 from foveal.data.options import Augmentation, DataOptions
 from foveal.errors import DataError, FovealError, NoMatchError, OptionError
+from foveal.tasks.generation.recipe import GenerationRecipe
 from foveal.tasks.plain import as_plain
+from foveal.tasks.points.recipe import PointsRecipe
 from foveal.tasks.recipe import About, ModelOptions, OptimizerOptions, Recipe, ScheduleOptions
 from foveal.tasks.recipe_check import check
 from foveal.tasks.recipe_files import find, names, read_recipe, recipe_text, write_recipe
+from foveal.tasks.segmentation.recipe import SegmentationEvaluation, SegmentationRecipe
 from foveal.tasks.yaml_values import scalar
 
 texts = st.text(max_size=12) | st.sampled_from(["no", "1e-3", "~", "", "1:30", "2020-01-01", "0o7", "<<", "=", "a: b"])
@@ -174,3 +177,65 @@ def test_numbers_out_of_their_range_are_said_with_the_range(changes, told):
     with pytest.raises(FovealError) as error:
         check(replace(Recipe(), **changes))
     assert str(error.value).startswith(f"train: {told}")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        (
+            Recipe(schedule=ScheduleOptions(power=0.5)),
+            "--schedule.power means nothing with --schedule.name cosine. Use --schedule.name poly, or leave it out.",
+        ),
+        (Recipe(schedule=ScheduleOptions("poly", steps=(3.0,))), "--schedule.steps means nothing with"),
+        (Recipe(schedule=ScheduleOptions("constant", least_lr=1e-3)), "--schedule.least-lr means nothing with"),
+        (
+            Recipe(schedule=ScheduleOptions(warmup_lr=1e-3)),
+            "--schedule.warmup-lr means nothing without --schedule.warmup. Give both, or leave it out.",
+        ),
+        (Recipe(optimizer=OptimizerOptions(momentum=0.5)), "--optimizer.momentum means nothing with --optimizer.name"),
+        (Recipe(optimizer=OptimizerOptions("sgd", betas=(0.5, 0.9))), "--optimizer.betas means nothing with"),
+        (
+            Recipe(optimizer=OptimizerOptions("sgd", momentum=0.0, nesterov=True)),
+            "--optimizer.nesterov means nothing without --optimizer.momentum.",
+        ),
+        (
+            Recipe(data=DataOptions(augmentation=Augmentation(crop="padded", ratio=(1.0, 1.0)))),
+            "--data.augmentation.ratio means nothing with --data.augmentation.crop padded.",
+        ),
+        (
+            Recipe(data=DataOptions(augmentation=Augmentation(mixup=0.2, switch=0.1))),
+            "--data.augmentation.switch means nothing without --data.augmentation.cutmix.",
+        ),
+        (
+            SegmentationRecipe(evaluation=SegmentationEvaluation(stride=0.5)),
+            "--evaluation.stride means nothing without",
+        ),
+        (PointsRecipe(channels_last=True), "--channels-last means nothing for points. Leave it out."),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(recipe, told):
+    with pytest.raises(OptionError) as error:
+        check(recipe)
+    assert str(error.value).startswith(f"train: {told}")
+
+
+def test_options_of_another_curve_are_fine_at_their_defaults():
+    check(Recipe(schedule=ScheduleOptions(power=0.9, factor=0.1)))
+    check(GenerationRecipe(optimizer=OptimizerOptions("sgd", betas=(0.5, 0.999))))  # as its own recipe has them
+
+
+def test_a_recipe_that_names_another_curve_forgets_what_its_base_had_of_its_own(tmp_path):
+    (tmp_path / "_part.yaml").write_text(
+        "schedule: {name: restarts, warmup: 1, warmup_lr: 1e-5, restarts: [2, 4], tail_lr: 1e-4}\n"
+        "optimizer: {name: sgd, momentum: 0.8}\n"
+    )
+    (tmp_path / "one.yaml").write_text("base: _part.yaml\nschedule: {name: cosine}\noptimizer: {name: adamw}\n")
+    recipe = read_recipe(tmp_path / "one.yaml")
+    check(recipe)
+    assert recipe.schedule == ScheduleOptions("cosine", warmup=1.0, warmup_lr=1e-5)
+    assert recipe.optimizer == OptimizerOptions("adamw")
+    (tmp_path / "two.yaml").write_text("base: _part.yaml\nschedule: {name: cosine, tail_lr: 1e-4}\n")
+    with pytest.raises(OptionError, match=r"--schedule.tail-lr means nothing with --schedule.name cosine"):
+        check(read_recipe(tmp_path / "two.yaml"))
+    (tmp_path / "three.yaml").write_text("base: _part.yaml\nschedule: {warmup: 0}\n")
+    assert read_recipe(tmp_path / "three.yaml").schedule.warmup_lr == 0

@@ -10,7 +10,10 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import tyro
 
 from foveal.errors import OptionError
+from foveal.tasks.idle_options import adapted
+from foveal.tasks.plain import as_plain, from_plain
 from foveal.tasks.recipe import About, Training
+from foveal.tasks.recipe_check import leaves
 
 FURTHER = "--model.options."
 C = TypeVar("C", bound="RecipeCommand")
@@ -46,16 +49,30 @@ def parsed(
         own: defaults of the command's own options; without any, its positional arguments are asked for.
     """
     rest, extra = split_options(given)
-    of: Any = type(recipe)
-    kind = _settings_type(of)
-    held = kind(**{**_values(recipe), "model": _model_type(of)(**_values(recipe.model))})
-    place = ("settings", Annotated[kind, tyro.conf.arg(name="")], field(default=held))
-    made: Any = make_dataclass(command.__name__, [place], bases=(command,), frozen=True)
-    cli = partial(tyro.cli, made, prog=prog, description=description, config=(tyro.conf.FlagCreatePairsOff,))
-    asked: Any = cli(args=rest, default=made(**own)) if own else cli(args=rest)
+
+    def ask(recipe: Training) -> Any:
+        of: Any = type(recipe)
+        kind = _settings_type(of)
+        held = kind(**{**_values(recipe), "model": _model_type(of)(**_values(recipe.model))})
+        place = ("settings", Annotated[kind, tyro.conf.arg(name="")], field(default=held))
+        made: Any = make_dataclass(command.__name__, [place], bases=(command,), frozen=True)
+        cli = partial(tyro.cli, made, prog=prog, description=description, config=(tyro.conf.FlagCreatePairsOff,))
+        return cli(args=rest, default=made(**own)) if own else cli(args=rest)
+
+    asked = ask(recipe)
+    if (kept := _adapted(recipe, asked.settings)) != recipe:
+        asked = ask(kept)
     model = replace(asked.settings.model, options={**recipe.model.options, **extra})
     told: C = replace(asked, settings=replace(asked.settings, model=model))
     return told
+
+
+def _adapted(recipe: Training, settings: Any) -> Training:
+    """A recipe without what belonged to a value that was overridden: the steps of its curve where another is named."""
+    plain, before = as_plain(recipe), dict(leaves(recipe))
+    given = {name: value for name, value in leaves(settings) if before.get(name) != value}
+    kept = adapted(plain, given, recipe.task)
+    return recipe if kept == plain else from_plain(type(recipe), kept, lambda name: f"train: {name}")
 
 
 def split_options(given: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

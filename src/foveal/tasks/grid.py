@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from foveal.errors import NoMatchError, OptionError
+from foveal.tasks.idle_options import adapted
 from foveal.tasks.plain import as_plain, from_plain
 from foveal.tasks.recipe import Training
 from foveal.tasks.recipe_check import check_ranges
@@ -253,7 +254,7 @@ def _flat(fields: Mapping[str, Any], prefix: str = "") -> Fields:
 
 def _with(recipe: Training, fields: Mapping[str, Any], who: str) -> Training:
     """A recipe with some options changed, each checked against what it is for."""
-    plain = as_plain(recipe)
+    plain = adapted(as_plain(recipe), fields, recipe.task)
     for name, value in fields.items():
         *parents, last = name.split(".")
         at = plain
@@ -262,8 +263,7 @@ def _with(recipe: Training, fields: Mapping[str, Any], who: str) -> Training:
                 raise OptionError(f"{who}: there is no option {name}; {parent} has none within. Drop {last}.")
             at = at.setdefault(parent, {})
         at[last] = value
-    made = from_plain(type(recipe), plain, lambda _: who)
-    return made
+    return from_plain(type(recipe), plain, lambda _: who)
 
 
 def _published(path: Path, row: str, fields: Any) -> dict[str, float]:

@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
 from foveal.errors import OptionError
+from foveal.tasks.idle_options import check_idle
 from foveal.tasks.recipe import ScheduleOptions, Training
 
 
@@ -94,6 +95,7 @@ def check_ranges(recipe: Training, asker: str) -> None:
             "parts. Use a number of parts that divides it."
         )
     _check_schedule(recipe.schedule, recipe.epochs, asker)
+    check_idle(recipe, asker)
 
 
 def _check_schedule(schedule: ScheduleOptions, epochs: int, asker: str) -> None:

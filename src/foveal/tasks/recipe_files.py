@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from foveal.errors import DataError, NoMatchError, OptionError
+from foveal.tasks.idle_options import adapted
 from foveal.tasks.kinds import CLASSIFICATION, recipe_type
 from foveal.tasks.plain import as_plain, from_plain
 from foveal.tasks.recipe import Training
@@ -120,7 +121,7 @@ def _resolved(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], Line
 
 
 def _over(below: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    merged = _merged(below, own)
+    merged = _merged(adapted(below, own, own.get("task", below.get("task", CLASSIFICATION))), own)
     about, mine = below.get("about"), own.get("about")
     if isinstance(about, Mapping) and isinstance(mine or {}, Mapping):
         told = {key: value for key, value in about.items() if key not in NOT_INHERITED}
