@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from data.detection_miniatures import coco
+from foveal.errors import OptionError
 from foveal.tasks import checkpoint
 from foveal.tasks.detection.kind import network
 from foveal.tasks.detection.recipe import DetectionModel
+from foveal.tasks.recipe_files import recipe_text
 from foveal.tasks.run_folder import read_metrics
-from foveal.tasks.train import train
+from foveal.tasks.train import check_same, train
 from tests.tasks.detection_sample import MODELS, small, task_of
 
 pytest.importorskip("faster_coco_eval")
@@ -115,3 +117,13 @@ def test_a_step_takes_images_that_lie_the_same_way_unless_asked_otherwise(folder
 
 def places(targets):
     return [int(each["image"]) for each in targets]
+
+
+def test_a_run_of_before_images_were_grouped_goes_on_without(folder, tmp_path):
+    recipe = small(folder)
+    without = replace(recipe, data=replace(recipe.data, aspect_ratio_grouping=False))
+    lines = recipe_text(without).splitlines(keepends=True)
+    (tmp_path / "recipe.yaml").write_text("".join(line for line in lines if "aspect_ratio_grouping" not in line))
+    check_same(tmp_path, without)
+    with pytest.raises(OptionError, match=r"its data\.aspect_ratio_grouping is False, asked for is True"):
+        check_same(tmp_path, recipe)

@@ -41,10 +41,13 @@ from foveal.tasks.recipe_files import read_recipe, recipe_text
 from foveal.tasks.run_folder import note, read_json, read_metrics, run_environment, write_json
 from foveal.tasks.schedules import rate
 from foveal.tasks.task import Task
+from foveal.tasks.yaml_values import read_yaml
 
 RECIPE = "recipe.yaml"
 # What changes no number: where the same data lie, how many processes read them, and where the recipe comes from.
 FREE = ("about.", "data.path", "data.workers", "data.verify")
+# What a run did whose file is from before there was such an option.
+BEFORE = {"data.aspect_ratio_grouping": False}
 LOOK = 0.2  # seconds
 Say = Callable[[str], None]
 
@@ -180,7 +183,8 @@ def _held(out: Path, recipe: Training) -> dict[str, Any] | None:
 
 def check_same(out: Path, recipe: Training) -> None:
     """Raise where a folder's run is of another recipe, with the first option that differs."""
-    held = dict(leaves(read_recipe(out / RECIPE)))
+    held, written = dict(leaves(read_recipe(out / RECIPE))), read_yaml(out / RECIPE).lines
+    held |= {name: value for name, value in BEFORE.items() if name in held and name not in written}
     for name, value in leaves(recipe):
         if not name.startswith(FREE) and held[name] != value:
             raise OptionError(
