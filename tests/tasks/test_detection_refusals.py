@@ -1,16 +1,20 @@
 """Which recipes of detectors are refused before anything is trained, and in which sentence."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
-from data.detection_miniatures import coco
+from data.detection_miniatures import coco, edit
 from foveal.errors import OptionError
-from foveal.tasks.detection.kind import network
+from foveal.tasks.detection.kind import KIND, network
 from foveal.tasks.detection.recipe import DetectionModel
+from foveal.tasks.kind import Opened
+from foveal.tasks.measure import measure
 from foveal.tasks.recipe_check import check
-from tests.tasks.detection_sample import small
+from foveal.tasks.train import train
+from tests.tasks.detection_sample import small, task_of
 
 pytest.importorskip("faster_coco_eval")
 
@@ -41,6 +45,36 @@ def test_a_recipe_that_contradicts_itself_is_refused(folder, change, told):
     with pytest.raises(OptionError, match=told) as raised:
         check(recipe)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("best", "sizes"), [("box_ap_large", "9,216 to 10,000,000,000"), ("mask_ap_small", "0 to 1,024")]
+)
+def test_a_best_metric_that_no_object_gives_is_refused_before_training(folder, tmp_path, best, sizes):
+    own = shutil.copytree(folder, tmp_path / "own")
+    path = own / "annotations" / "instances_val2017.json"
+    edit(path, lambda told: [each.update(area=5000) for each in told["annotations"] if not each["iscrowd"]])
+    recipe = small(own, best=best)
+    check(recipe)
+    with pytest.raises(
+        OptionError, match=rf"--best {best} is of objects of {sizes} pixels, and .*instances_val2017.json"
+    ):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    task_of(small(own, best="box_ap_medium"))
+
+
+def test_a_run_is_measured_on_data_that_its_best_metric_is_not_of(folder, tmp_path):
+    own = shutil.copytree(folder, tmp_path / "own")
+    edit(
+        own / "annotations" / "instances_val2017.json",
+        lambda told: [each.update(area=5000) for each in told["annotations"]],
+    )
+    recipe = small(folder, best="box_ap_small")
+    opened = Opened(KIND.networks(recipe, {"classes": "abc"}), recipe, {}, tmp_path, "narrow")
+    opened.model.eval()
+    assert "box_ap_small" in measure(opened).metrics
+    assert "box_ap_small" not in measure(opened, data_path=str(own)).metrics
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ def measure(opened: Opened, *, data_path: str | None = None, results: Path | Non
         DataError: the data are not there, or not what they should be; or the file cannot be written.
         OptionError: the task has no such file.
     """
-    recipe, kind = opened.recipe, kind_of(opened.recipe)
+    # Which checkpoint would be best does not matter here, and other data may have nothing to choose it by.
+    recipe, kind = replace(opened.recipe, best=""), kind_of(opened.recipe)
     if data_path is not None:
         recipe = replace(recipe, data=replace(recipe.data, path=data_path))
     task = kind.task(recipe, kind.load(recipe))

@@ -87,6 +87,11 @@ class Annotations:
     def __post_init__(self) -> None:
         self.learned = np.ones(len(self.objects), bool)
 
+    @property
+    def owners(self) -> Numbers:
+        """The place of each object's image, ``(m,)``."""
+        return np.repeat(np.arange(len(self.ids)), np.diff(self.starts))
+
     def of(self, image: int) -> Numbers:
         """The places of an image's objects."""
         return np.arange(self.starts[image], self.starts[image + 1])

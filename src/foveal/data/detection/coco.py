@@ -202,8 +202,8 @@ def _trainable(side: _Side, empty: bool, masks: bool) -> Numbers:
 def _check_measured(side: _Side, masks: bool) -> None:
     """Say before anything is trained that there is nothing to measure on."""
     told = side.annotations
-    chosen = np.isin(np.repeat(np.arange(len(told.ids)), np.diff(told.starts)), side.files.labels)
-    if not (chosen & ~told.crowds).any():
+    chosen = np.isin(told.owners, side.files.labels)
+    if not (chosen & ~told.crowds & (told.areas >= 0)).any():
         raise DataError(f"load: {told.path} has no object to measure on. Give annotations with boxes.")
     if masks:
         _check_shapes(told, chosen)
@@ -220,7 +220,7 @@ def _check_shapes(told: Annotations, chosen: Numbers) -> None:
 
 def _without_extent(told: Annotations) -> Numbers:
     """Whether nothing of a box lies within its image."""
-    rows, columns = told.sizes[np.repeat(np.arange(len(told.ids)), np.diff(told.starts))].T
+    rows, columns = told.sizes[told.owners].T
     left, top, width, height = told.boxes.T
     across = np.minimum(left + width, columns) - np.maximum(left, 0)
     down = np.minimum(top + height, rows) - np.maximum(top, 0)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from foveal.analysis.metrics import Metric
@@ -14,7 +15,7 @@ from foveal.data.detection.options import DetectionData
 from foveal.errors import OptionError
 from foveal.models.detection import DETECTORS, MASKS, detector
 from foveal.tasks.detection.detecting import Detecting
-from foveal.tasks.detection.precision import write_results
+from foveal.tasks.detection.precision import WITHIN, measured_parts, write_results
 from foveal.tasks.detection.recipe import DetectionModel, DetectionRecipe
 from foveal.tasks.kind import Asked, Drawn, Kind, Opened, Sizes
 
@@ -60,6 +61,7 @@ class Detection(Kind):
 
     def task(self, recipe: DetectionRecipe, data: DetectionSets) -> Detecting:
         classes = len(data.classes)
+        _check_best(recipe.best, data)
         return Detecting(data, lambda: network(recipe.model, classes, load=True), recipe, masks=_masks(recipe))
 
     def published(self, recipe: DetectionRecipe) -> Sizes | None:
@@ -96,6 +98,18 @@ def network(model: DetectionModel, classes: int, *, load: bool = False) -> nn.Mo
 
 def _masks(recipe: DetectionRecipe) -> bool:
     return recipe.model.name in MASKS
+
+
+def _check_best(best: str, data: DetectionSets) -> None:
+    """Raise where no object has the size that the best checkpoint is to be chosen by."""
+    told, part = data.val.annotations, best.partition("_")[2]
+    areas = told.areas[~told.crowds & np.isin(told.owners, data.val.places)]
+    if best and part not in measured_parts(areas):
+        least, most = WITHIN[part]
+        raise OptionError(
+            f"train: --best {best} is of objects of {least:,} to {most:,.0f} pixels, and {told.path} has none. "
+            f"Use {best.partition('_')[0]}_ap."
+        )
 
 
 def _check_data(data: DetectionData) -> None:

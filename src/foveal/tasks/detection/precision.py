@@ -13,14 +13,18 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from foveal.data.detection.annotations import Annotations
+from foveal.data.detection.annotations import Annotations, Numbers
 from foveal.data.detection.rle import encode, mask_api
 from foveal.errors import DataError
 from foveal.models.detection import pasted
 
 KINDS = {"box": "bbox", "mask": "segm"}
-PARTS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
-"""In the order of COCO's summary. Small is below 32 x 32 pixels of area, large above 96 x 96."""
+SMALL, LARGE, MOST = 32**2, 96**2, 1e10
+WITHIN = {
+    **dict.fromkeys(("ap", "ap50", "ap75"), (0, MOST)),
+    "ap_small": (0, SMALL), "ap_medium": (SMALL, LARGE), "ap_large": (LARGE, MOST),
+}  # fmt: skip
+"""In the order of COCO's summary, with least and largest area, in pixels, of the objects that a figure is of."""
 CELLS = 1e-3  # pixels to which a box is written
 INSIDE = 0.5  # of a mask's share, from which on a pixel is the object's
 
@@ -74,7 +78,8 @@ class Precision:
         # An id of 0 means "not matched" to the counting, and of two objects with one id it finds one.
         numbered = [{**each, "id": number} for number, each in enumerate(truth["annotations"], 1)]
         known = COCO({**truth, "annotations": numbered})
-        self.areas = [_any_within(truth, *within) for within in ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))]
+        areas = np.array([each["area"] for each in truth["annotations"] if not each["iscrowd"]], np.float64)
+        self.parts = measured_parts(areas)
         if results:
             counted = COCOeval_faster(known, known.loadRes([_copy(each, kind) for each in results]), KINDS[kind])
             counted.evaluate()
@@ -82,14 +87,12 @@ class Precision:
             counted.summarize()
             self._precision, self._stats = counted.eval["precision"], list(counted.stats)
         else:
-            self._stats = [0.0] * len(PARTS)
+            self._stats = [0.0] * len(WITHIN)
 
     def metrics(self) -> dict[str, float]:
         """AP, at 50 and 75 % overlap, and of small, medium and large objects where there are any."""
-        everything, *sizes = self.areas
-        there = [everything] * 3 + sizes
-        told = zip(PARTS, self._stats, there, strict=False)
-        return {f"{self.kind}_{part}": float(value) for part, value, any_ in told if any_}
+        told = zip(WITHIN, self._stats, strict=False)
+        return {f"{self.kind}_{part}": float(value) for part, value in told if part in self.parts}
 
     def by_class(self) -> dict[int, float | None]:
         """AP of each category; None where it has no object."""
@@ -101,6 +104,11 @@ class Precision:
             counted = of_all[:, :, n][of_all[:, :, n] > -1]
             means[number] = float(counted.mean()) if counted.size else None
         return means
+
+
+def measured_parts(areas: Numbers) -> set[str]:
+    """Which of ``WITHIN`` there is a figure of, where objects that are no crowds have these areas, ``(n,)``."""
+    return {part for part, (least, most) in WITHIN.items() if ((areas >= least) & (areas <= most)).any()}
 
 
 def objects(annotations: Annotations, images: Sequence[int]) -> dict[int, int]:
@@ -128,7 +136,3 @@ def _copy(record: dict[str, Any], kind: str) -> dict[str, Any]:
     without = "bbox" if kind == "mask" else "segmentation"
     told = {name: value for name, value in record.items() if name != without}
     return {name: dict(value) if isinstance(value, dict) else value for name, value in told.items()}
-
-
-def _any_within(truth: Mapping[str, Any], least: float, most: float) -> bool:
-    return any(least <= each["area"] <= most and not each["iscrowd"] for each in truth["annotations"])
