@@ -45,6 +45,24 @@ def test_what_ships_has_no_path(tmp_path):
         load_options(DataOptions(name="digits", path=str(tmp_path)))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        DataOptions("digits", skip="names.txt"),
+        DataOptions("digit-pairs", verify="whole"),
+        DataOptions("cifar10", skip="a"),
+    ],
+)
+def test_options_of_image_files_are_refused_where_there_are_none(options):
+    with pytest.raises(OptionError, match=rf"--data.(skip|verify) is of image files, and {options.name} has none"):
+        load_options(options)
+
+
+def test_digit_pairs_are_never_resized():
+    with pytest.raises(OptionError, match=r"digit-pairs draws its own pairs .* no interpolation"):
+        load_options(DataOptions("digit-pairs", interpolation="bicubic"))
+
+
 def test_a_path_as_a_name_is_the_folder_there(tmp_path):
     path = str(miniatures.folder(tmp_path))
     by_path, by_name = load(path, size=16), load_options(DataOptions(name="folder", path=path, size=16))

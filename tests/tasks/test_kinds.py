@@ -8,6 +8,8 @@ import pytest
 
 from foveal.analysis.metrics import Metric
 from foveal.cli import main
+from foveal.cli.predict import Predict
+from foveal.cli.predict_drawn import check as check_asked
 from foveal.data import generated
 from foveal.errors import DataError, NoMatchError, OptionError
 from foveal.tasks.kind import Drawn, Opened
@@ -26,7 +28,7 @@ def test_a_kind_has_the_name_of_its_recipes_and_measures_what_marks_their_best(t
     assert kind.name == task == recipe.task
     assert recipe.best in kind.metrics
     assert all(isinstance(metric, Metric) for metric in kind.metrics.values())
-    assert kind.asks <= {"threshold", "right", "count", "seed"}
+    assert kind.asks <= {"batch_size", "threshold", "right", "count", "seed"}
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -73,6 +75,13 @@ def test_a_run_of_a_task_that_is_not_here_is_one_sentence(command, tmp_path, cap
     (tmp_path / "config.json").write_text(json.dumps({"task": "painting", "recipe": {"task": "painting"}}))
     assert main([command, str(tmp_path)]) == 2
     assert "config.json: there is no task 'painting'. Use classification, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_images_that_go_alone_take_no_batch_size(task):
+    with pytest.raises(OptionError, match=f"--batch-size means nothing for {task}. Leave it out"):
+        check_asked(Predict("run", ("a.png",), batch_size=4), kind_named(task))
+    check_asked(Predict("run", ("a.png",), batch_size=4), kind_named("stereo"))
 
 
 def test_a_metric_is_printed_with_its_unit():

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveal.data.options import Augmentation, DataOptions
+from foveal.data.stereo.options import StereoData
 from foveal.errors import DataError, FovealError, NoMatchError, OptionError
 from foveal.tasks.generation.recipe import GenerationRecipe
 from foveal.tasks.plain import as_plain
@@ -15,6 +16,7 @@ from foveal.tasks.recipe import About, ModelOptions, OptimizerOptions, Recipe, S
 from foveal.tasks.recipe_check import check
 from foveal.tasks.recipe_files import find, names, read_recipe, recipe_text, write_recipe
 from foveal.tasks.segmentation.recipe import SegmentationEvaluation, SegmentationRecipe
+from foveal.tasks.stereo.recipe import StereoRecipe
 from foveal.tasks.yaml_values import scalar
 
 texts = st.text(max_size=12) | st.sampled_from(["no", "1e-3", "~", "", "1:30", "2020-01-01", "0o7", "<<", "=", "a: b"])
@@ -217,6 +219,11 @@ def test_an_option_that_would_change_nothing_is_refused(recipe, told):
     with pytest.raises(OptionError) as error:
         check(recipe)
     assert str(error.value).startswith(f"train: {told}")
+
+
+def test_a_plan_refuses_options_of_another_stereo_set():
+    with pytest.raises(OptionError, match=r"--data.train-all means nothing for scene-flow"):
+        check(StereoRecipe(data=StereoData("scene-flow", train_all=True)))
 
 
 def test_options_of_another_curve_are_fine_at_their_defaults():

@@ -134,6 +134,10 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(run, tmp_path, after)
         ({"model": ModelOptions(options={"depht": 3})}, "foveal_resnet_mini cannot be made for 1 channels and 10"),
         ({"model": ModelOptions("vit_tiny_patch16_224")}, "must take images of 1 channels and 8 pixels"),
         ({"model": ModelOptions(sites=("layer1",))}, "--model.sites names places for no mechanism."),
+        (
+            {"model": ModelOptions("vit_tiny_patch16_224", {"img_size": 8, "patch_size": 4}, norm_momentum=0.1)},
+            "--model.norm-momentum is of batch norms, vit_tiny_patch16_224 has none.",
+        ),
         ({"model": ModelOptions(mechanism="lokal")}, "there is no mechanism 'lokal'. Did you mean local"),
         ({"best": "speed"}, "--best must be one of accuracy, accuracy_top5, loss, got 'speed'."),
     ],

@@ -48,7 +48,8 @@ class Predict:
     which: Literal["last", "best"] = "last"
     """Weights after the last epoch, or after the best."""
     batch_size: int | None = None
-    """Images that go through the model at a time; 64, or 8 where answers are drawn."""
+    """What goes through the model at a time: 64 images of classification, 8 pairs, clouds or samples. Images of
+    detection and segmentation go alone."""
     sheet: Annotated[str | None, tyro.conf.arg(metavar="FILE.html")] = None
     """Also write the images with their answers as one HTML file, which shows the first 1,000."""
     attention: Literal["marked", "centre", "none"] | None = None

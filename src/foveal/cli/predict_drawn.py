@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from foveal.tasks.kind import Drawn, Kind
     from foveal.viz.sheet import Sheet
 
-FOR = {"threshold": "--threshold", "right": "--right", "count": "--count", "seed": "--seed"}
+FOR = {
+    "batch_size": "--batch-size",
+    "threshold": "--threshold",
+    "right": "--right",
+    "count": "--count",
+    "seed": "--seed",
+}
 
 
 def predict_drawn(given: Predict, task: str) -> int:

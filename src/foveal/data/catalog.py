@@ -23,6 +23,8 @@ READERS = {
     "folder": "folder:folder",
 }
 NAMES = (*SHIPPED, *READERS)
+IN_ONE_PIECE = (*SHIPPED, "cifar10", "cifar100")
+"""Sets that have no file for each image."""
 LEAST = 8  # pixels
 
 
@@ -58,6 +60,8 @@ def load_options(options: DataOptions) -> ImageData:
     from foveal.data.augmentation import check
 
     check(options.augmentation)
+    if name in IN_ONE_PIECE:
+        _check_files(options)
     if name in SHIPPED:
         return _shipped(options)
     module, _, reader = READERS.get(name, READERS["folder"]).partition(":")
@@ -72,6 +76,12 @@ def load_options(options: DataOptions) -> ImageData:
     return data
 
 
+def _check_files(options: DataOptions) -> None:
+    for name in ("verify", "skip"):
+        if getattr(options, name) is not None:
+            raise OptionError(f"load: --data.{name} is of image files, and {options.name} has none. Leave it out.")
+
+
 def _shipped(options: DataOptions) -> ImageData:
     """Images that ship, which fit in memory: as they are made, or drawn as for any other set."""
     from foveal.data.digit_pairs import SIZE, digit_pairs
@@ -81,13 +91,13 @@ def _shipped(options: DataOptions) -> ImageData:
         raise OptionError(f"load: {options.name} ships with foveal and has no path, got {options.path}. Leave it out.")
     pairs = options.name == "digit-pairs"
     drawn = replace(options.augmentation, mixup=0.0, cutmix=0.0, switch=0.5) != Augmentation()
-    resized = options.interpolation != "bilinear" and not pairs
+    resized = options.interpolation != "bilinear"
     if not drawn and not resized and options.crop_share in (None, 1.0):
         return digit_pairs(options.size or SIZE) if pairs else digits(options.size or 8)
     if pairs:
         raise OptionError(
-            "load: digit-pairs draws its own pairs for each epoch and takes no augmentation but mixup and cutmix, and "
-            "no crop_share. Leave them out."
+            "load: digit-pairs draws its own pairs for each epoch and takes no augmentation but mixup and cutmix, no "
+            "interpolation and no crop_share. Leave them out."
         )
     from foveal.data.memory import redrawn
 

@@ -155,7 +155,7 @@ class Kind(ABC):
     items = "images"
     """What one counts."""
     asks: frozenset[str] = frozenset()
-    """Which of ``Asked`` mean something here: threshold, right, count, seed."""
+    """Which of ``Asked`` mean something here: batch_size, threshold, right, count, seed."""
     needs_files = True
     """Whether it answers for files; else it makes what it shows."""
 

@@ -56,7 +56,10 @@ def network(
     elif options.sites:
         raise OptionError("train: --model.sites names places for no mechanism. Add --model.mechanism, or drop it.")
     if options.norm_momentum is not None:
-        for norm in _norms(model):
+        norms = _norms(model)
+        if not norms:
+            raise OptionError(f"train: --model.norm-momentum is of batch norms, {options.name} has none. Leave it out.")
+        for norm in norms:
             norm.momentum = options.norm_momentum
     return model
 

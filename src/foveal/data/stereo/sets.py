@@ -55,7 +55,7 @@ def load_stereo(options: StereoData) -> StereoSet:
         DataError: the files are missing or not what they should be; the message says how they have to look.
         OptionError: an option is out of range.
     """
-    _check(options)
+    check(options)
     root = _root(options)
     if options.name == GENERATED:
         options = replace(options, subsets=("flyingthings3d",), frames="cleanpass")
@@ -77,7 +77,8 @@ def load_stereo(options: StereoData) -> StereoSet:
     )
 
 
-def _check(options: StereoData) -> None:
+def check(options: StereoData) -> None:
+    """Raise OptionError for what is out of range, or means nothing for the set that is named."""
     if options.name not in PUBLISHED:
         raise OptionError(f"load: there is no stereo set {options.name!r}. Use {', '.join(PUBLISHED)}.")
     plain, family = StereoData(), options.name.rstrip("0125")

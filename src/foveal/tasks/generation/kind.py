@@ -28,7 +28,7 @@ class Generation(Kind):
         "recognised": Metric("recognised as their class", percent=True),
         "inception_score": Metric("Inception Score"),
     }
-    asks = frozenset({"count", "seed"})
+    asks = frozenset({"batch_size", "count", "seed"})
     needs_files = False
 
     def check(self, recipe: GenerationRecipe) -> None:

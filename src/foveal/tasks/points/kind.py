@@ -38,7 +38,7 @@ class Points(Kind):
 
     name = "points"
     items = "clouds"
-    asks = frozenset({"seed"})
+    asks = frozenset({"batch_size", "seed"})
     metrics = METRICS
 
     def check(self, recipe: PointsRecipe) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from foveal.data.preparation import IMAGENET_MEAN, IMAGENET_STD
 from foveal.data.stereo.sets import PUBLISHED, StereoSet, load_stereo
+from foveal.data.stereo.sets import check as check_data
 from foveal.errors import OptionError
 from foveal.models.stereo import PSMNet, psmnet
 from foveal.tasks.kind import Asked, Drawn, Kind, Opened, Sizes
@@ -25,9 +26,10 @@ class Stereo(Kind):
     name = "stereo"
     metrics = METRICS
     items = "pairs"
-    asks = frozenset({"right"})
+    asks = frozenset({"batch_size", "right"})
 
     def check(self, recipe: StereoRecipe) -> None:
+        check_data(recipe.data)
         with torch.device("meta"):
             model = _network(recipe)
         outputs = 3 if model.trunk == "stacked" else 1
