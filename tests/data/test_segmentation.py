@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from data import segmentation_miniatures as miniatures
+from foveal.data.preparation import Normalisation
 from foveal.data.samples import mix
 from foveal.data.segmentation import catalog, classes, generated
 from foveal.data.segmentation.augmentation import Draw, scale_factor
 from foveal.data.segmentation.labels import Coding, read_labels
 from foveal.data.segmentation.options import SegmentationAugmentation, SegmentationData
-from foveal.data.segmentation.preparation import Normalisation
 from foveal.errors import DataError, OptionError
 from foveal.tasks.reading import Reader
 
@@ -336,7 +336,7 @@ def test_a_window_is_that_of_the_whole_image_resized():
     for scale in (0.5, 1.0, 1.7):
         x, y = draw(scale=(scale, scale))(image, marked, 11)
         size = (round(60 * scale), round(40 * scale))
-        whole = PLAIN(image.resize(size, Image.Resampling.BILINEAR))
+        whole = PLAIN.of(image.resize(size, Image.Resampling.BILINEAR))
         labels = torch.from_numpy(np.array(Image.fromarray(marked).resize(size, Image.Resampling.NEAREST)))
         found = [
             (top, left)

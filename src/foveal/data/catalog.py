@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+from foveal.data.generated import place_of
 from foveal.data.images import ImageData
 from foveal.data.options import Augmentation, DataOptions
 from foveal.errors import DataError, OptionError
@@ -68,10 +69,8 @@ def load_options(options: DataOptions) -> ImageData:
     room = import_module(f"foveal.data.{module}")
     if name not in READERS:
         path = _folder_named(name, options)
-    elif options.path is None:
-        raise DataError(f"load: {name} needs --data.path, the path of its folder, got none. {room.shape(name)}")
     else:
-        path = Path(options.path)
+        path = place_of(name, options.path, room.shape(name))
     data: ImageData = getattr(room, reader)(path, options)
     return data
 

@@ -40,6 +40,19 @@ def generated(name: str) -> Path:
     return folder
 
 
+def place_of(name: str, path: str | None, wanted: str) -> Path:
+    """Where a data set lies: as given, or in the cache where foveal makes it.
+
+    Raises:
+        DataError: its path is not given; ``wanted`` says how the folder has to look.
+    """
+    if path is not None:
+        return Path(path)
+    if name in GENERATED:
+        return generated(name)
+    raise DataError(f"load: {name} needs --data.path, the path of its folder, got none. {wanted}")
+
+
 def write(name: str, out: str | os.PathLike[str]) -> Path:
     """Write a generated set to a folder that is not there yet, whole or not at all.
 

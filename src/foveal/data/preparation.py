@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,32 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LONGEST = 8  # sides of a longer picture are cut first: resizing 1 x 100,000 pixels to 256 rows would fill the memory
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Values of 0 to 1 less ``mean``, over ``std``; one of each for every channel. The size stays."""
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """``(..., channels, rows, columns)`` in 0 to 1; the mean colour becomes zeros."""
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return (pictures - mean).div_(std)
+
+    def of(self, image: Any) -> Tensor:
+        """An RGB image, of Pillow or ``(rows, columns, 3)`` of 8 bits, as ``(3, rows, columns)``."""
+        return self(as_bytes(image).float().div_(255)).contiguous()
+
+    def record(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"mean": list(self.mean), "std": list(self.std)}
+
+
+def as_bytes(image: Any) -> Tensor:
+    """An RGB image as it is: ``(3, rows, columns)`` of 8 bits."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -84,8 +111,7 @@ class Preparation:
 
     def normalised(self, pictures: Tensor) -> Tensor:
         """``(..., channels, height, width)`` in 0 to 1, less the mean, over the deviation."""
-        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return (pictures - mean).div_(std)
+        return Normalisation(self.mean, self.std)(pictures)
 
     def record(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -13,7 +13,7 @@ from foveal.data.detection.annotations import Annotations, Numbers, read_annotat
 from foveal.data.detection.changes import Change
 from foveal.data.detection.options import DetectionData
 from foveal.data.detection.samples import CocoSamples
-from foveal.data.generated import GENERATED, generated
+from foveal.data.generated import place_of
 from foveal.data.listing import Files
 from foveal.data.options import DataOptions
 from foveal.errors import DataError
@@ -104,16 +104,11 @@ def load_detection(options: DetectionData, *, masks: bool) -> DetectionSets:
 
 
 def _root(options: DetectionData) -> Path:
-    if options.path is not None:
-        path = Path(options.path)
-    elif options.name in GENERATED:
-        path = generated(options.name)
-    else:
-        what = SHAPE if options.name == "coco" else OWN
-        raise DataError(f"load: {options.name} needs --data.path, the folder where it lies. {what}")
+    wanted = SHAPE if options.name == "coco" else OWN
+    path = place_of(options.name, options.path, wanted)
     if not path.is_dir():
         told = "is a file" if path.exists() else "does not exist"
-        raise DataError(f"load: {path} {told}, wanted is a folder. {SHAPE if options.name == 'coco' else OWN}")
+        raise DataError(f"load: {path} {told}, wanted is a folder. {wanted}")
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from foveal.data.generated import place_of
 from foveal.data.points import modelnet, shapenet
 from foveal.data.points.augmentation import check as check_augmentation
 from foveal.data.points.clouds import Layout, PointData
@@ -31,7 +32,8 @@ def load(options: PointOptions) -> PointData:
         OptionError: an option is out of range.
     """
     check(options)
-    layout = READERS[options.name].read(_path(options), options)
+    room = READERS[options.name]
+    layout = room.read(place_of(options.name, options.path, room.shape()), options)
     skipped: tuple[str, ...] = ()
     if options.skip is not None:
         names = _to_skip(Path(options.skip))
@@ -64,18 +66,6 @@ def check(options: PointOptions) -> None:
         raise OptionError(f"load: there is no verify {options.verify!r}. Use whole or sizes.")
     shapenet.check(options)
     check_augmentation(options.augmentation)
-
-
-def _path(options: PointOptions) -> Path:
-    if options.path is not None:
-        return Path(options.path)
-    if options.name in GENERATED:
-        from foveal.data.generated import generated
-
-        return generated(options.name)
-    raise DataError(
-        f"load: {options.name} needs --data.path, the path of its folder, got none. {READERS[options.name].shape()}"
-    )
 
 
 def _normalises(layout: Layout, options: PointOptions) -> bool:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from foveal.data.preparation import Normalisation
 from foveal.data.segmentation.labels import IGNORE, Labels
 from foveal.data.segmentation.options import SegmentationAugmentation
-from foveal.data.segmentation.preparation import Normalisation
 from foveal.errors import OptionError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Draw:
         chance = random.Random(seed)
         image, marked = self._window(image, labels, chance)
         image = self._coloured(image, chance)
-        x, y = self.normalisation(image), torch.from_numpy(np.array(marked))
+        x, y = self.normalisation.of(image), torch.from_numpy(np.array(marked))
         if chance.random() < self.options.flip:
             x, y = x.flip(-1), y.flip(-1)
         rows, columns = (wanted - got for wanted, got in zip(self.options.crop, y.shape, strict=True))

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from foveal.data.generated import generated
+from foveal.data.generated import place_of
+from foveal.data.preparation import Normalisation
 from foveal.data.segmentation import classes, layouts
 from foveal.data.segmentation.augmentation import Draw
 from foveal.data.segmentation.layouts import Found
 from foveal.data.segmentation.options import DEFAULT_NAME, SegmentationData
 from foveal.data.segmentation.pairs import fingerprint, readable
-from foveal.data.segmentation.preparation import Normalisation
 from foveal.data.segmentation.split import LabelledSplit, SegmentationSet
 from foveal.errors import DataError, OptionError
 
@@ -89,8 +89,4 @@ def _place(options: SegmentationData) -> tuple[Layout, Path]:
                 f"path of a folder. {layouts.FOLDER}"
             )
         return LAYOUTS["folder"], Path(name)
-    if options.path is not None:
-        return layout, Path(options.path)
-    if name != DEFAULT_NAME:
-        raise DataError(f"load: {name} needs --data.path, the path of its folder, got none. {layout.wanted}")
-    return layout, generated(name)
+    return layout, place_of(name, options.path, layout.wanted)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from foveal.data.picture import UnreadableError
+from foveal.data.preparation import Normalisation
 from foveal.data.samples import Samples, mix
 from foveal.data.segmentation.augmentation import Draw
 from foveal.data.segmentation.classes import RGB
 from foveal.data.segmentation.labels import Labels
 from foveal.data.segmentation.pairs import Pairs, read_pair
-from foveal.data.segmentation.preparation import Normalisation
 from foveal.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class LabelledSplit(Samples):
         image, labels = self.pair(index)
         if self.draw is not None:
             return self.draw(image, labels, mix(self.seed, self.epoch, index, 2))
-        return self.normalisation(image), torch.from_numpy(labels)
+        return self.normalisation.of(image), torch.from_numpy(labels)
 
     def batch(self, indices: Sequence[int]) -> tuple[Any, Any]:
         """Both stacked where they are drawn; lists where every item has its own size."""

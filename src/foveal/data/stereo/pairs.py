@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from foveal.data.picture import UnreadableError, read_picture
-from foveal.data.preparation import IMAGENET_MEAN, IMAGENET_STD
+from foveal.data.preparation import Normalisation, as_bytes
 from foveal.data.samples import Samples, mix
 from foveal.data.stereo.disparity import read_disparity
 from foveal.data.stereo.layouts import PairFiles
 from foveal.errors import DataError
 
+NORMALISATION = Normalisation()
+"""ImageNet's, as PSMNet's code has it."""
 Item = tuple[Tensor, Tensor, Tensor]
 """Left and right image ``(3, rows, columns)``, normalised, and disparity ``(rows, columns)``, NaN where unknown."""
 
@@ -47,7 +47,8 @@ class StereoPairs(Samples):
             )
         if self.crop is not None:
             images[0], images[1], disparity = self._cropped([*images, disparity], index)
-        return normalised(images[0]), normalised(images[1]), disparity
+        left, right = (NORMALISATION(image / 255) for image in images)
+        return left, right, disparity
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, ...] | tuple[list[Tensor], ...]:
         left, right, disparity = map(list, zip(*(self[index] for index in indices), strict=True))
@@ -76,20 +77,9 @@ def read_image(path: Path) -> Tensor:
         DataError: it cannot be read.
     """
     try:
-        return as_tensor(read_picture(path))
+        return as_bytes(read_picture(path))
     except UnreadableError as error:
         raise DataError(f"load: {path} cannot be read: {error}. Restore it, or name it in --data.skip.") from error
-
-
-def as_tensor(image: Any) -> Tensor:
-    """An RGB image as bytes ``(3, rows, columns)``."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def normalised(image: Tensor) -> Tensor:
-    """Bytes to floats, less ImageNet's mean, over its deviation."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return (image.float() / 255 - mean) / std
 
 
 def _told(sizes: Sequence[tuple[int, ...]]) -> str:

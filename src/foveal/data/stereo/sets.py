@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from foveal.data.checks import readable
-from foveal.data.generated import generated
+from foveal.data.generated import place_of
 from foveal.data.listing import Entry, as_files
 from foveal.data.options import DataOptions
 from foveal.data.stereo.layouts import PairFiles, kitti, scene_flow, shape
@@ -96,21 +96,11 @@ def check(options: StereoData) -> None:
 
 
 def _root(options: StereoData) -> Path:
-    if options.name == GENERATED:
-        if options.path is None:
-            return generated(GENERATED)
-    elif options.path is None:
-        raise DataError(
-            f"load: {options.name} needs --data.path, the path of its folder, got none. {shape(options.name, options)}"
-        )
-    root = Path(options.path)
+    wanted = shape("scene-flow" if options.name == GENERATED else options.name, options)
+    root = place_of(options.name, options.path, wanted)
     if not root.is_dir():
-        raise DataError(f"load: there is no folder {root}. {shape(_layout(options.name), options)}")
+        raise DataError(f"load: there is no folder {root}. {wanted}")
     return root
-
-
-def _layout(name: str) -> str:
-    return "scene-flow" if name == GENERATED else name
 
 
 def _stats(root: Path, names: Sequence[str]) -> list[tuple[int, int]]:

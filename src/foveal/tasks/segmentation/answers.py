@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveal.data.segmentation.preparation import Normalisation
+from foveal.data.preparation import Normalisation
 from foveal.errors import DataError
 from foveal.tasks.kind import Asked, Drawn, Opened
 from foveal.tasks.predict import answered
@@ -60,7 +60,7 @@ def _labels(opened: Opened, picture: Any, size: tuple[int, int]) -> Any:
 
     recipe, model = cast(SegmentationRecipe, opened.recipe), opened.model
     normalise = Normalisation(tuple(opened.told["mean"]), tuple(opened.told["std"]))
-    image = resized(normalise(picture)[None], size)[0].to(opened.device)
+    image = resized(normalise.of(picture)[None], size)[0].to(opened.device)
 
     def network(images: Tensor) -> Tensor:
         told: Tensor = model(images.contiguous(memory_format=torch.channels_last))

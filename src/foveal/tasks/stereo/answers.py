@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from foveal.data.picture import UnreadableError, read_picture
-from foveal.data.stereo.pairs import as_tensor, normalised
+from foveal.data.preparation import Normalisation, as_bytes
 from foveal.data.stereo.pfm import write_pfm
 from foveal.errors import DataError, OptionError
 from foveal.tasks.kind import Asked, Drawn, Opened
@@ -57,8 +57,9 @@ def _answered(opened: Opened, pairs: Sequence[_Pair], asked: Asked) -> Iterator[
 
 @torch.no_grad()
 def _disparities(opened: Opened, batch: Sequence[_Pair]) -> Tensor:
+    normalise = Normalisation(tuple(opened.told["mean"]), tuple(opened.told["std"]))
     sides = zip(*(pair.images for pair in batch if pair.images is not None), strict=True)
-    left, right = (torch.stack([normalised(image) for image in side]).to(opened.device) for side in sides)
+    left, right = (normalise(torch.stack(side) / 255).to(opened.device) for side in sides)
     with opened.autocast():
         found = disparities(opened.model, left, right)
     if not bool(found.isfinite().all()):
@@ -132,7 +133,7 @@ def _read(pair: _Pair) -> _Pair:
     images = []
     for name in (pair.left, pair.right):
         try:
-            images.append(as_tensor(read_picture(Path(name))))
+            images.append(as_bytes(read_picture(Path(name))))
         except (UnreadableError, DataError) as error:
             said = str(error) if name == pair.left else f"{name}: {error}"
             return _Pair(pair.left, pair.right, error=said)

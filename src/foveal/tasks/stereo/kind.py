@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from foveal.data.preparation import IMAGENET_MEAN, IMAGENET_STD
+from foveal.data.stereo.pairs import NORMALISATION
 from foveal.data.stereo.sets import PUBLISHED, StereoSet, load_stereo
 from foveal.data.stereo.sets import check as check_data
 from foveal.errors import OptionError
@@ -62,7 +62,7 @@ class Stereo(Kind):
 
 
 def _told() -> dict[str, Any]:
-    return {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
+    return NORMALISATION.record()
 
 
 def _network(recipe: StereoRecipe) -> PSMNet:
