@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from foveal.data.detection.coco import DetectionSets, load_detection
+from foveal.data.detection.options import DetectionData
+
 CATEGORIES = [{"id": 1, "name": "person", "supercategory": "person"}, {"id": 18, "name": "dog"}]
 CATEGORIES += [{"id": 90, "name": "toothbrush", "supercategory": "indoor"}]
 SIZES = {"train": [(40, 60), (64, 48), (48, 48), (40, 56), (33, 47), (50, 70)], "val": [(40, 60), (64, 48), (51, 50)]}
@@ -35,6 +38,16 @@ def edit(path: Path, change: Any) -> None:
     told = json.loads(path.read_text())
     change(told)
     path.write_text(json.dumps(told))
+
+
+def load(path: Path, *, masks: bool = True, **options: Any) -> DetectionSets:
+    """Both sides of such a folder."""
+    return load_detection(DetectionData(**{"name": "coco", "path": str(path), **options}), masks=masks)
+
+
+def annotations(path: Path, side: str = "train") -> Path:
+    """The file of a side's objects."""
+    return path / "annotations" / f"instances_{side}2017.json"
 
 
 def _image(folder: Path, number: int, size: tuple[int, int]) -> dict[str, Any]:

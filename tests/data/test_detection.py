@@ -1,19 +1,15 @@
-"""COCO's layout: what is read is what its own tools read, and what is wrong with a folder is said in a sentence."""
+"""COCO's layout: what is read is what its own tools read."""
 
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from data.detection_miniatures import SIZES, coco, edit
+from data.detection_miniatures import SIZES, annotations, coco, edit, load
 from foveal.data.detection.annotations import read_annotations
-from foveal.data.detection.changes import Change, mirrored, resized, window
-from foveal.data.detection.coco import load_detection
-from foveal.data.detection.options import DetectionData
 from foveal.data.detection.rle import decode, encode, from_segmentation
 from foveal.errors import DataError
 
@@ -29,14 +25,6 @@ def whole(tmp_path_factory):
 def own(whole, tmp_path):
     """A copy to damage."""
     return shutil.copytree(whole, tmp_path / "own")
-
-
-def load(path, *, masks=True, **options):
-    return load_detection(DetectionData(**{"name": "coco", "path": str(path), **options}), masks=masks)
-
-
-def annotations(path, side="train"):
-    return path / "annotations" / f"instances_{side}2017.json"
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -172,104 +160,6 @@ def test_a_picture_that_was_marked_upright_is_taken_upright(own):
     assert np.array_equal(load(own, empty=True).train.image(2).permute(1, 2, 0).numpy(), noise)
 
 
-def test_files_that_cannot_be_read_are_left_out_and_named(own):
-    broken, empty = sorted((own / "train2017").iterdir())[2:4]
-    broken.write_bytes(broken.read_bytes()[:300])
-    empty.write_bytes(b"")
-    data = load(own, empty=True)
-    assert len(data.train) == 4
-    assert any(broken.name in line for line in data.skipped)
-    assert any(empty.name in line and "the file is empty" in line for line in data.skipped)
-    assert data.fingerprint != load(own.parent / "own", empty=True, skip=_listing(own)).fingerprint
-
-
-def _listing(own):
-    path = own / "leave.txt"
-    path.write_text(f"val2017/{sorted((own / 'val2017').iterdir())[0].name}\n")
-    return str(path)
-
-
-def _remove(told, part):
-    del told[part]
-
-
-WRONG = {
-    "no images": (lambda t: _remove(t, "images"), "images: they are missing"),
-    "no objects": (lambda t: _remove(t, "annotations"), "annotations: they are missing"),
-    "no categories": (lambda t: t.update(categories=[]), "categories: there are none"),
-    "a category twice": (lambda t: t["categories"].append(t["categories"][0]), "an id is there twice"),
-    "an image twice": (lambda t: t["images"].append(t["images"][0]), "image 1000: its id is there twice"),
-    "no height": (lambda t: t["images"][1].pop("height"), "image 993: its height must be a whole number, got None"),
-    "no rows": (lambda t: t["images"][1].update(height=0), "image 993: it has 0 rows and 48 columns"),
-    "no file name": (lambda t: t["images"][1].pop("file_name"), "image 993: it has no file_name"),
-    "no such image": (lambda t: t["annotations"][1].update(image_id=7), "annotation 503: its image_id 7 is not in"),
-    "no such category": (lambda t: t["annotations"][1].update(category_id=[2]), r"its category_id \[2\] is not in"),
-    "half a box": (lambda t: t["annotations"][1].update(bbox=[1, 2, 3]), "annotation 503: its bbox must be four"),
-    "a box of nothing": (lambda t: t["annotations"][1].update(bbox=[1, 2, None, 4]), "its bbox must be four numbers"),
-    "no area": (lambda t: t["annotations"][1].update(area="big"), "its area must be a number, got 'big'"),
-    "a name for an id": (lambda t: t["annotations"][1].update(id="x"), "its id must be a whole number, got 'x'"),
-    "other categories": (lambda t: t["categories"][1].update(name="cat"), "have other categories"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("damage", WRONG)
-def test_a_damaged_annotation_file_is_told_in_a_sentence(own, damage):
-    change, told = WRONG[damage]
-    edit(annotations(own), change)
-    with pytest.raises(DataError, match=told) as raised:
-        load(own)
-    assert "\n" not in str(raised.value) and str(annotations(own)) in str(raised.value)
-
-
-SHAPES = {
-    "two points": ([[1, 2, 3, 4]], "a polygon needs three points"),
-    "words": ([["a"] * 6], "a place that is no number"),
-    "nothing": ("x", "it is neither polygons nor runs"),
-    "short runs": ({"size": [40, 60], "counts": [3, 4]}, "its runs are of 7 pixels, the image has 2400"),
-    "other size": ({"size": [40, 61], "counts": [3, 4]}, r"its runs are of \[40, 61\] rows and columns"),
-    "no counts": ({"size": [40, 60]}, "its runs have no counts"),
-    "torn": ({"size": [40, 60], "counts": "zz"}, "annotation 500: its segmentation is none of an image of 40 rows"),
-}
-
-
-@pytest.mark.parametrize("damage", SHAPES)
-def test_a_damaged_segmentation_is_told_where_it_is_read(own, damage):
-    shape, told = SHAPES[damage]
-    edit(annotations(own), lambda t: t["annotations"][0].update(segmentation=shape))
-    data = load(own)
-    with pytest.raises(DataError, match=told):
-        data.train.item(0)
-
-
-@pytest.mark.parametrize(
-    ("damage", "told"),
-    [
-        (lambda p: annotations(p).write_text("{"), "is no whole JSON"),
-        (lambda p: annotations(p).unlink(), "lacks annotations/instances_train2017.json. Fetch train2017.zip"),
-        (lambda p: shutil.rmtree(p / "val2017"), "lacks val2017/. Fetch"),
-        (lambda p: sorted((p / "val2017").iterdir())[0].unlink(), "names 3 images, of which .* lacks 1: val2017/0000"),
-        (lambda p: shutil.rmtree(p), "does not exist, wanted is a folder"),
-    ],
-)
-def test_what_is_missing_is_named(own, damage, told):
-    damage(own)
-    with pytest.raises(DataError, match=told):
-        load(own)
-
-
-def test_a_path_is_needed_but_for_the_generated_set():
-    with pytest.raises(DataError, match="coco needs --data.path, the folder where it lies. Fetch train2017.zip"):
-        load_detection(DetectionData(name="coco"), masks=True)
-    with pytest.raises(DataError, match="folder needs --data.path.*A folder in COCO's format holds train/"):
-        load_detection(DetectionData(name="folder"), masks=True)
-
-
-def test_an_image_of_another_size_than_its_annotations_is_refused(own):
-    Image.new("RGB", (20, 30)).save(sorted((own / "train2017").iterdir())[-1])
-    with pytest.raises(DataError, match="has 30 rows and 20 columns, .* says 40 and 60"):
-        load(own).train.item(0)
-
-
 def test_truth_is_the_file_again(whole):
     told = json.loads(annotations(whole, "val").read_text())
     read = read_annotations(annotations(whole, "val"))
@@ -290,79 +180,3 @@ def test_masks_come_back_through_runs_that_pycocotools_writes_too():
     polygon = [[3.3, 2.2, 17.9, 4.1, 12.5, 18.0, 5.0, 15.5], [1, 1, 4, 1, 4, 3]]
     theirs = mask_utils.merge(mask_utils.frPyObjects(polygon, 20, 22))
     assert from_segmentation(polygon, 20, 22)["counts"] == theirs["counts"].decode()
-
-
-def item():
-    """An image whose objects are blocks of their own colour."""
-    image = torch.zeros(3, 30, 40, dtype=torch.uint8)
-    masks = torch.zeros(2, 30, 40, dtype=torch.uint8)
-    boxes = torch.tensor([[2.0, 3.0, 12.0, 9.0], [20.0, 10.0, 38.0, 28.0]])
-    for n, (left, top, right, bottom) in enumerate(boxes.int().tolist()):
-        masks[n, top:bottom, left:right] = 1
-        image[n, top:bottom, left:right] = 200
-    return image, {"boxes": boxes, "labels": torch.tensor([1, 2]), "masks": masks}
-
-
-def around(mask):
-    rows, columns = mask.nonzero(as_tuple=True)
-    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-
-
-def test_boxes_and_masks_follow_a_mirrored_image():
-    image, target = mirrored(*item())
-    for n, mask in enumerate(target["masks"]):
-        assert target["boxes"][n].tolist() == around(mask)
-        assert torch.equal(image[n] > 100, mask.bool())
-
-
-@pytest.mark.parametrize("factor", [0.5, 1.7, 3.0])
-def test_boxes_and_masks_follow_a_resized_image(factor):
-    image, target = resized(*item(), factor)
-    for n, mask in enumerate(target["masks"]):
-        assert image.shape[1:] == mask.shape
-        torch.testing.assert_close(target["boxes"][n], torch.tensor(around(mask)).float(), atol=1.0, rtol=0)
-        assert ((image[n] > 100) != mask.bool()).float().mean() < 0.03
-
-
-@pytest.mark.parametrize(("down", "right"), [(0.0, 0.0), (0.99, 0.99), (0.5, 0.2)])
-@pytest.mark.parametrize("side", [16, 25, 64])
-def test_a_window_keeps_what_lies_in_it_and_pads_with_the_mean(side, down, right):
-    image, target = window(*item(), side, down, right)
-    assert image.shape == (3, side, side)
-    assert len(target["boxes"]) == len(target["masks"]) == len(target["labels"])
-    for box, mask, label in zip(target["boxes"], target["masks"], target["labels"].tolist(), strict=True):
-        assert box.tolist() == around(mask)
-        assert torch.equal(mask.bool(), image[label - 1] == 200)
-    if side == 64:
-        assert len(target["boxes"]) == 2
-        assert image[:, 40, 10].tolist() == [124, 116, 104]
-
-
-def test_what_is_drawn_follows_from_seed_epoch_and_index(whole):
-    def read(order, seed, epoch):
-        data = load(whole, flip=0.5, crop=32, jitter=(0.5, 2.0)).train
-        data.at(seed, epoch)
-        return {n: data.item(n) for n in order}
-
-    one, other = read([0, 1, 2], 3, 4), read([2, 0, 1], 3, 4)
-    assert all(torch.equal(one[n][0], other[n][0]) for n in one)
-    assert all(torch.equal(one[n][1]["boxes"], other[n][1]["boxes"]) for n in one)
-    assert any(not torch.equal(one[n][0], read([n], 3, 5)[n][0]) for n in one)
-    assert all(image.shape == (3, 32, 32) for image, _ in one.values())
-
-
-def test_an_image_can_lose_all_its_objects_to_a_window():
-    image, target = item()
-    change = Change(crop=8, jitter=(5.0, 5.0))
-    drawn = [change(image, target, torch.Generator().manual_seed(n))[1] for n in range(40)]
-    assert any(len(each["boxes"]) == 0 for each in drawn) and any(len(each["boxes"]) for each in drawn)
-    assert all(each["masks"].shape == (len(each["boxes"]), 8, 8) for each in drawn)
-
-
-def test_flips_come_as_often_as_asked():
-    image, target = item()
-    for share in (0.0, 0.3, 1.0):
-        change = replace(Change(), flip=share)
-        drawn = [change(image, target, torch.Generator().manual_seed(n))[0] for n in range(200)]
-        flipped = sum(torch.equal(each, image.flip(2)) for each in drawn) / 200
-        assert flipped == pytest.approx(share, abs=0.1)

@@ -12,6 +12,7 @@ from foveal.data.checks import readable
 from foveal.data.detection.annotations import Annotations, Numbers, read_annotations
 from foveal.data.detection.changes import Change
 from foveal.data.detection.options import DetectionData
+from foveal.data.detection.rle import check_segmentation
 from foveal.data.detection.samples import CocoSamples
 from foveal.data.generated import place_of
 from foveal.data.listing import Files
@@ -205,11 +206,27 @@ def _check_measured(side: _Side, masks: bool) -> None:
 
 
 def _check_shapes(told: Annotations, chosen: Numbers) -> None:
-    bare = chosen & np.array([shape is None for shape in told.shapes], bool)
-    if bare.any():
+    """Raise where a chosen object has no segmentation, or one that is none of its image."""
+    bare, wrong, sizes = list[int](), dict[int, str](), told.sizes[told.owners]
+    for place in np.flatnonzero(chosen).tolist():
+        shape = told.shapes[place]
+        if shape is None:
+            bare.append(place)
+            continue
+        try:
+            check_segmentation(shape, *sizes[place].tolist())
+        except ValueError as error:
+            wrong[place] = str(error)
+    if bare:
         raise DataError(
-            f"load: {told.path} has {bare.sum():,} objects without a segmentation, {told.objects[bare.argmax()]} the "
-            "first, and this model learns masks. Use faster_rcnn or retinanet, or add the segmentations."
+            f"load: {told.path} has {len(bare):,} objects without a segmentation, {told.objects[bare[0]]} the first, "
+            "and this model learns masks. Use faster_rcnn or retinanet, or add the segmentations."
+        )
+    if wrong:
+        first, why = next(iter(wrong.items()))
+        raise DataError(
+            f"load: {told.path} has {len(wrong):,} objects whose segmentation is none, annotation "
+            f"{told.objects[first]} the first: {why}. Mend or remove them, or use faster_rcnn or retinanet."
         )
 
 

@@ -6,6 +6,7 @@ The arithmetic is that of faster-coco-eval, which agrees with COCO's to the pixe
 from __future__ import annotations
 
 from functools import cache
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from foveal.errors import DataError
 
 Rle = dict[str, Any]
 """``size``, rows and columns, and ``counts``, the compressed run lengths as text."""
+FARTHEST = 1e7
+"""Pixels from the image, beyond which a place of a polygon is none."""
 Mask = npt.NDArray[np.uint8]
 
 
@@ -60,19 +63,28 @@ def from_segmentation(segmentation: Any, rows: int, columns: int) -> Rle:
     Raises:
         ValueError: it is of none of them, or of another size.
     """
+    check_segmentation(segmentation, rows, columns)
+    return _text(mask_api().segmToRle(segmentation, columns, rows))
+
+
+def check_segmentation(segmentation: Any, rows: int, columns: int) -> None:
+    """Find what is wrong without filling anything: all but compressed runs of another number of pixels.
+
+    Raises:
+        ValueError: it is none of an image of that size.
+    """
     if isinstance(segmentation, dict):
         _check_runs(segmentation, rows, columns)
     else:
         _check_polygons(segmentation)
-    return _text(mask_api().segmToRle(segmentation, columns, rows))
 
 
 def _check_runs(rle: dict[str, Any], rows: int, columns: int) -> None:
-    counts = rle.get("counts")
+    counts, size = rle.get("counts"), rle.get("size")
     if not isinstance(counts, (str, bytes, list)):
         raise ValueError("its runs have no counts")
-    if list(rle.get("size", ())) != [rows, columns]:
-        raise ValueError(f"its runs are of {rle.get('size')} rows and columns, the image has {[rows, columns]}")
+    if not isinstance(size, (list, tuple)) or list(size) != [rows, columns]:
+        raise ValueError(f"its runs are of {size} rows and columns, the image has {[rows, columns]}")
     if isinstance(counts, list):
         if not all(isinstance(count, int) and count >= 0 for count in counts):
             raise ValueError("a run is no count of pixels")
@@ -86,8 +98,16 @@ def _check_polygons(polygons: Any) -> None:
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise ValueError("a polygon needs three points at least, each with x and y")
-        if not all(isinstance(value, (int, float)) and abs(value) < 1e7 for value in polygon):
+        if not _numbers(polygon):
             raise ValueError("a polygon has a place that is no number")
+
+
+def _numbers(polygon: list[Any]) -> bool:
+    try:
+        # Files have tens of millions of these, so nothing is asked of each of them in Python.
+        return min(polygon) > -FARTHEST and max(polygon) < FARTHEST and isfinite(sum(polygon))
+    except TypeError:
+        return False
 
 
 def _text(rle: Rle) -> Rle:
