@@ -67,6 +67,10 @@ class Predict:
     seed: int | None = None
     """Of what is drawn at random: codes (generation), or which points of large clouds go together (points)."""
 
+    category: str | None = None
+    """What all clouds are of, for a network that names their parts; else the folder or the file's label says it, or it
+    is guessed (points)."""
+
     when_interrupted = "What was printed stands; no sheet was written."
 
     def run(self) -> int:
@@ -112,7 +116,7 @@ class Predict:
         return 0
 
     def _check(self) -> None:
-        for name in ("draw", "threshold", "right", "count", "seed"):
+        for name in ("draw", "threshold", "right", "count", "seed", "category"):
             if getattr(self, name) not in (None, ()):
                 raise OptionError(f"predict: --{name} means nothing for classification. Use --sheet FILE.html to look.")
         if not self.images:

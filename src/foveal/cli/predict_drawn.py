@@ -22,6 +22,7 @@ FOR = {
     "right": "--right",
     "count": "--count",
     "seed": "--seed",
+    "category": "--category",
 }
 
 
@@ -37,7 +38,7 @@ def predict_drawn(given: Predict, task: str) -> int:
     opened = opened_models(given.source, given.which)
     asked = Asked(
         8 if given.batch_size is None else given.batch_size, given.threshold, given.right, given.count, given.seed or 0,
-        draw=given.draw is not None or given.sheet is not None,
+        draw=given.draw is not None or given.sheet is not None, category=given.category,
     )  # fmt: skip
     unread, done, noun = 0, 0, kind.items.removesuffix("s")
     with ExitStack() as stack:

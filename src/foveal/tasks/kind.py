@@ -113,6 +113,7 @@ class Asked:
         count: how many are made, where nothing is given.
         seed: of what is drawn at random.
         draw: whether pictures are wanted.
+        category: what every item is of, where the answer depends on it and items do not tell.
     """
 
     batch_size: int = 8
@@ -121,6 +122,7 @@ class Asked:
     count: int | None = None
     seed: int = 0
     draw: bool = False
+    category: str | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class Kind(ABC):
     items = "images"
     """What one counts."""
     asks: frozenset[str] = frozenset()
-    """Which of ``Asked`` mean something here: batch_size, threshold, right, count, seed."""
+    """Which of ``Asked`` mean something here: batch_size, threshold, right, count, seed, category."""
     needs_files = True
     """Whether it answers for files; else it makes what it shows."""
 

@@ -1,21 +1,29 @@
-"""One cloud file of any kind that people have: text, NumPy, HDF5 or PLY in its text form."""
+"""One cloud file of any kind that people have: text, NumPy, HDF5, PLY, and OFF surfaces."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
+import numpy.typing as npt
 
 from foveal.data.picture import UnreadableError
-from foveal.data.points.clouds import Floats
 from foveal.data.points.hdf5 import opened
-from foveal.data.points.text import TextCloud, numbers, read_rows
+from foveal.data.points.off import read_off
+from foveal.data.points.ply import read_ply
+from foveal.data.points.tables import read_table
+from foveal.data.points.text import TextCloud
 from foveal.errors import DataError
 
-SUFFIXES = {".txt", ".xyz", ".csv", ".pts", ".npy", ".h5", ".hdf5", ".ply"}
-MOST_HEADER = 1000  # lines
+SUFFIXES = {".txt", ".xyz", ".csv", ".pts", ".npy", ".npz", ".h5", ".hdf5", ".ply", ".off"}
+NUMBERS = ("x", "y", "z", "nx", "ny", "nz")
+POINTS = "points"
+"""The array of an archive of several that is read."""
+Doubles = npt.NDArray[np.float64]
 
 
 class FileCloud(NamedTuple):
@@ -23,34 +31,39 @@ class FileCloud(NamedTuple):
 
     Attributes:
         name: the file's, with the row where there are several.
-        points: ``(n, channels)``; None where there is an error.
+        points: ``(n, channels)``, in float64, so that places on a map keep their digits until they are moved to the
+            origin; None where there is an error.
         label: where the file has one.
         error: why this one, of several, is no cloud.
     """
 
     name: str
-    points: Floats | None
+    points: Doubles | None
     label: int | None = None
     error: str | None = None
 
 
-def read_clouds(path: Path, channels: int) -> Iterator[FileCloud]:
+def read_clouds(path: Path, channels: int, *, drawn: int, seed: int = 0) -> Iterator[FileCloud]:
     """The clouds of a file: one, or of HDF5 and three-axis NumPy files a row each.
 
     Args:
         path: its suffix tells the format.
-        channels: numbers of a point that are wanted, coordinates first; further ones are passed over.
+        channels: numbers of a point that are wanted, coordinates before normals; further ones are passed over.
+        drawn: points that are drawn from a surface.
+        seed: of these.
 
     Raises:
         UnreadableError: it is empty, damaged, of another format, or has too few numbers, points or finite ones. Of
             several clouds each has its own error.
     """
     try:
-        several, labels = _read(path)
+        several, labels = _read(path, NUMBERS[:channels], drawn, seed)
     except (TextCloud, DataError) as error:
         raise UnreadableError(str(error).removeprefix("load: ").rstrip(".")) from error
     except OSError as error:
         raise UnreadableError(error.strerror or type(error).__name__) from error
+    except MemoryError as error:
+        raise UnreadableError("it tells of more numbers than the memory holds") from error
     if several.ndim == 2:
         yield FileCloud(str(path), _checked(several, channels))
         return
@@ -62,102 +75,69 @@ def read_clouds(path: Path, channels: int) -> Iterator[FileCloud]:
             yield FileCloud(name, None, label, str(error))
 
 
-def _read(path: Path) -> tuple[Any, Any]:
+def _read(path: Path, wanted: Sequence[str], drawn: int, seed: int) -> tuple[Any, Any]:
     """``(n, columns)``, or ``(clouds, n, columns)``; labels of the clouds, or None."""
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
-        raise UnreadableError(f"clouds are read from {', '.join(sorted(SUFFIXES))}, got {kind or 'no suffix'}")
+        known = f"clouds are read from {', '.join(sorted(SUFFIXES))}, got {kind or 'no suffix'}"
+        raise UnreadableError(f"{known}. Save it as .ply, which Open3D, CloudCompare and MeshLab do")
     if path.stat().st_size == 0:
         raise UnreadableError("the file is empty")
     if kind in (".h5", ".hdf5"):
         return _hdf5(path)
-    if kind == ".npy":
+    if kind in (".npy", ".npz"):
         return _numpy(path), None
-    return _ply(path) if kind == ".ply" else read_rows(path, separator=_separator(path)), None
-
-
-def _separator(path: Path) -> str | None:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        first = next((line for line in file if line.strip() and not line.startswith("#")), "")
-    return "," if "," in first else ";" if ";" in first else None
+    if kind == ".off":
+        return read_off(path, drawn, seed), None
+    return (read_ply if kind == ".ply" else read_table)(path, wanted), None
 
 
 def _hdf5(path: Path) -> tuple[Any, Any]:
     with opened(path) as file:
-        if "data" not in file or getattr(file["data"], "ndim", 0) != 3:
+        if "data" not in file or getattr(file["data"], "ndim", 0) != 3 or file["data"].dtype.kind not in "fiu":
             raise UnreadableError(f"it must hold data of (clouds, points, 3), it holds {', '.join(file) or 'nothing'}")
         try:
-            data = np.asarray(file["data"][()], np.float64)
+            data = np.asarray(file["data"][()])
             labels = np.asarray(file["label"][()]).reshape(-1) if "label" in file else None
-            return data, labels if labels is not None and len(labels) == len(data) else None
-        except (OSError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise UnreadableError(f"its data cannot be read: {' '.join(str(error).split())[:200]}") from error
+    told = labels is not None and len(labels) == len(data) and labels.dtype.kind in "iu"
+    return data, labels if told else None
 
 
 def _numpy(path: Path) -> Any:
     try:
         found = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        found = found if isinstance(found, np.ndarray) else _of_archive(found)
+    except (ValueError, EOFError, BadZipFile, zlib.error) as error:
+        if isinstance(error, UnreadableError):
+            raise
         raise UnreadableError(f"it is no NumPy array of numbers: {' '.join(str(error).split())[:120]}") from error
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu" or found.ndim not in (2, 3):
-        told = f"{found.dtype} of {found.shape}" if isinstance(found, np.ndarray) else "an archive"
+    if found.dtype.kind not in "fiu" or found.ndim not in (2, 3):
+        told = f"{found.dtype} of {found.shape}"
         raise UnreadableError(f"it must hold numbers of (points, 3) or (clouds, points, 3), got {told}")
-    return found.astype(np.float64)
+    return found
 
 
-def _ply(path: Path) -> Any:
-    """The vertices of a PLY file in its text form; x, y, z, then normals where it has them."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        elements, properties = _header(file)
-        before = 0
-        for name, count in elements:
-            if name == "vertex":
-                break
-            before += count
-        else:
-            raise UnreadableError("its header names no element vertex")
-        wanted = [name for name in ("x", "y", "z", "nx", "ny", "nz") if name in properties]
-        if wanted[:3] != ["x", "y", "z"]:
-            raise UnreadableError(f"its vertices must have x, y and z, they have {', '.join(properties) or 'nothing'}")
-        try:
-            rows = numbers(file, skiprows=before, max_rows=count)
-        except ValueError as error:
-            raise UnreadableError(f"a vertex is no row of numbers: {' '.join(str(error).split())[:120]}") from error
-    if rows.shape != (count, len(properties)):
-        raise UnreadableError(
-            f"its header tells of {count} vertices of {len(properties)} numbers, got {rows.shape[0]} of {rows.shape[1]}"
-        )
-    return rows[:, [properties.index(name) for name in wanted]]
+def _of_archive(opened: Any) -> Any:
+    """The only array of an archive, or the one that is called points."""
+    with opened as archive:
+        names = archive.files
+        if POINTS not in names and len(names) != 1:
+            raise UnreadableError(f"it must hold one array, or one named {POINTS}, it holds {', '.join(names)}")
+        return archive[POINTS if POINTS in names else names[0]]
 
 
-def _header(file: Any) -> tuple[list[tuple[str, int]], list[str]]:
-    """Elements in order with their numbers, and the vertices' properties."""
-    elements: list[tuple[str, int]] = []
-    properties: list[str] = []
-    if file.readline().strip() != "ply":
-        raise UnreadableError("it does not begin with ply")
-    for _, line in zip(range(MOST_HEADER), file, strict=False):
-        words = line.split()
-        if words[:1] == ["format"] and words[1:2] != ["ascii"]:
-            raise UnreadableError(f"it is PLY of the form {' '.join(words[1:2])}. Save it as ascii")
-        if words[:1] == ["element"] and len(words) == 3 and words[2].isdigit():
-            elements.append((words[1], int(words[2])))
-        elif words[:1] == ["property"] and elements and elements[-1][0] == "vertex":
-            properties.append(words[-1])
-        elif words == ["end_header"]:
-            return elements, properties
-    raise UnreadableError("its header does not end")
-
-
-def _checked(points: Any, channels: int) -> Floats:
+def _checked(points: Any, channels: int) -> Doubles:
     if points.shape[0] == 0:
         raise UnreadableError("it holds no points")
     if points.shape[1] < channels:
         raise UnreadableError(f"points must have {channels} numbers, got an array of {points.shape}")
     if points.shape[0] == 3 < points.shape[1] and points.shape[1] > 7:
         raise UnreadableError(f"points must be (n, {channels}), got {points.shape}. Turn it around by .T")
-    kept: Floats = points[:, :channels].astype(np.float32)
-    broken = ~np.isfinite(kept).all(1)
+    kept = points[:, :channels].astype(np.float64)
+    with np.errstate(over="ignore"):
+        broken = ~np.isfinite(kept.astype(np.float32)).all(1)
     if broken.any():
         first = int(broken.argmax())
         raise UnreadableError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,22 @@ class TextCloud(ValueError):
     """Why a file holds no cloud."""
 
 
-def read_rows(path: Path, *, most: int | None = None, separator: str | None = None) -> Any:
+def read_rows(
+    path: Path,
+    *,
+    most: int | None = None,
+    separator: str | None = None,
+    skip: int = 0,
+    columns: Sequence[int] | None = None,
+) -> Any:
     """Numbers ``(lines, columns)`` of a file, float64.
 
     Args:
         path: a text file; lines that begin with # are passed over.
         most: lines that are read.
         separator: between numbers; spaces or tabs where None.
+        skip: lines on top that are passed over.
+        columns: which are read; all where None.
 
     Raises:
         TextCloud: it is empty, or a line is not like the others or holds something else than numbers.
@@ -36,10 +46,10 @@ def read_rows(path: Path, *, most: int | None = None, separator: str | None = No
     if path.stat().st_size == 0:
         raise TextCloud("the file is empty")
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            rows = numbers(file, delimiter=separator, max_rows=most)
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            rows = numbers(file, delimiter=separator, max_rows=most, skiprows=skip, usecols=columns)
     except ValueError as error:
-        raise TextCloud(_plain(str(error))) from error
+        raise TextCloud(_plain(str(error), path, skip)) from error
     if rows.size == 0:
         raise TextCloud("the file holds no points")
     return rows
@@ -52,15 +62,27 @@ def numbers(file: Any, **asked: Any) -> Any:
         return np.loadtxt(file, ndmin=2, **asked)
 
 
-def _plain(told: str) -> str:
-    """NumPy's reason in the words of a file: lines count from 1, and it speaks of rows from 0 or 1."""
+def _plain(told: str, path: Path, skip: int) -> str:
+    """NumPy's reason in the words of a file: it counts rows of numbers alone, from 0 or from 1."""
     wrong = re.search(r"could not convert string (.*) to float64 at row (\d+), column (\d+)", told)
     if wrong:
-        return f"line {int(wrong[2]) + 1} holds {wrong[1]} where a number is wanted"
+        return f"line {_line(path, skip, int(wrong[2]))} holds {wrong[1]} where a number is wanted"
     changed = re.search(r"number of columns changed from (\d+) to (\d+) at row (\d+)", told)
     if changed:
-        return f"line {changed[3]} holds {changed[2]} numbers, those before {changed[1]}"
+        row = int(changed[3]) - 1
+        return f"line {_line(path, skip, row)} holds {changed[2]} numbers, those before {changed[1]}"
+    short = re.search(r"invalid column index (\d+) at row (\d+) with (\d+) columns", told)
+    if short:
+        wanted = int(short[1]) + 1
+        return f"line {_line(path, skip, int(short[2]) - 1)} holds {short[3]} numbers, {wanted} or more are wanted"
     return " ".join(told.split()).rstrip(".")[:200]
+
+
+def _line(path: Path, skip: int, row: int) -> int:
+    """Where in a file a row of numbers stands, counted from 1."""
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        told = (n for n, line in enumerate(file, start=1) if n > skip and line.partition("#")[0].strip())
+        return next(islice(told, row, None), row + 1)
 
 
 class TextClouds(Clouds):

@@ -7,7 +7,7 @@ random order; parts are told for all of them, a class from the first subset. Of 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from foveal.data.picture import UnreadableError
 from foveal.data.points.augmentation import taken, unit_sphere
-from foveal.data.points.clouds import Floats, Ints
-from foveal.data.points.files import SUFFIXES, read_clouds
+from foveal.data.points.clouds import Ints
+from foveal.data.points.files import SUFFIXES, Doubles, read_clouds
 from foveal.errors import DataError, OptionError
 from foveal.tasks.kind import Asked, Drawn, Opened
 from foveal.tasks.points.looking import Look, looked
@@ -44,23 +44,26 @@ def answers(opened: Opened, images: Iterable[str], asked: Asked) -> Iterator[Dra
     Args:
         opened: a trained network and what it was told of its data.
         images: files, folders of them, or globs.
-        asked: how many subsets go through the network at a time, the seed of their choice, and whether to draw.
+        asked: how many subsets go through the network at a time, the seed of their choice, the category of all clouds
+            where it is known, and whether to draw.
 
     Raises:
-        OptionError: the seed is below 0.
+        OptionError: the seed is below 0, or there is no such category.
     """
     if asked.seed < 0:
         raise OptionError(f"predict: --seed must be at least 0, got {asked.seed}. Use 0, say.")
+    asked_for = _asked_for(opened, asked.category)
     for name, error in files(images):
         if error is not None:
             yield Drawn(name, error=error)
             continue
         try:
-            for cloud in read_clouds(Path(name), opened.told["channels"]):
+            for cloud in read_clouds(Path(name), opened.told["channels"], drawn=opened.told["points"], seed=asked.seed):
                 if cloud.points is None:
                     yield Drawn(cloud.name, error=cloud.error)
                     continue
-                yield _answer(opened, cloud.name, cloud.points, _category(opened.told, name, cloud.label), asked)
+                category = _category(opened.told, name, cloud.label) if asked_for is None else asked_for
+                yield _answer(opened, cloud.name, cloud.points, category, asked)
         except UnreadableError as why:
             yield Drawn(name, error=str(why))
 
@@ -78,20 +81,37 @@ def files(names: Iterable[str]) -> Iterator[tuple[str, str | None]]:
             yield from ((each.image, each.error) for each in found([name]))
 
 
+def _asked_for(opened: Opened, category: str | None) -> int | None:
+    """What all clouds are said to be of."""
+    if category is None:
+        return None
+    classes = opened.told["classes"]
+    if not opened.told["parts"]:
+        raise OptionError(f"predict: {opened.source} tells what a cloud is of and no parts. Leave --category out.")
+    found = _named(classes, category)
+    if found is None:
+        raise OptionError(f"predict: --category must be one of {', '.join(classes)}, got {category!r}.")
+    return found
+
+
 def _category(told: Mapping[str, Any], name: str, label: int | None) -> int | None:
     """What a cloud is of, where its file says so or the folder that holds it is named after it."""
     if label is not None and 0 <= label < len(told["classes"]):
         return label
-    folder = Path(name).absolute().parent.name.lower()
-    lower = [each.lower() for each in told["classes"]]
-    return lower.index(folder) if folder in lower else None
+    return _named(told["classes"], Path(name).absolute().parent.name)
+
+
+def _named(classes: Sequence[str], name: str) -> int | None:
+    """The number of a class, however it is capitalised."""
+    lower = [each.lower() for each in classes]
+    return lower.index(name.lower()) if name.lower() in lower else None
 
 
 @torch.no_grad()
-def _answer(opened: Opened, name: str, points: Floats, category: int | None, asked: Asked) -> Drawn:
+def _answer(opened: Opened, name: str, points: Doubles, category: int | None, asked: Asked) -> Drawn:
     told, order = opened.told, np.random.default_rng(asked.seed).permutation(len(points))
     cloud = torch.from_numpy(points)
-    cloud = unit_sphere(cloud) if told["unit_sphere"] else cloud
+    cloud = (unit_sphere(cloud) if told["unit_sphere"] else cloud).float()
     subsets = [torch.from_numpy(chosen) for chosen in _subsets(order, told["points"])]
     batch = torch.stack([cloud[chosen].mT for chosen in subsets]).to(opened.device)
     with opened.autocast():

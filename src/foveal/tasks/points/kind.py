@@ -38,7 +38,7 @@ class Points(Kind):
 
     name = "points"
     items = "clouds"
-    asks = frozenset({"batch_size", "seed"})
+    asks = frozenset({"batch_size", "seed", "category"})
     metrics = METRICS
 
     def check(self, recipe: PointsRecipe) -> None:
