@@ -279,6 +279,7 @@ def test_the_recipes_of_the_paper_have_what_its_code_states():
         assert (made.name, made.lr, made.momentum, made.decay, made.bias_lr) == ("sgd", 9e-3, 0.9, 1e-4, 2.0)
         assert (asked.schedule.name, asked.schedule.power, asked.head_lr) == ("poly", 0.9, 1.0)
         assert (asked.evaluation.scales, asked.evaluation.flip) == ((0.5, 0.75, 1.0, 1.25, 1.5, 1.75), True)
+        assert asked.evaluation.average == "logits"
         drawn = asked.data.augmentation
         assert (drawn.scale, drawn.scale_step, drawn.flip) == ((0.5, 2.0), 0.1, 0.5)
         steps = asked.epochs * KIND.steps(asked, KIND.published(asked).items)
