@@ -10,7 +10,7 @@ from PIL import Image
 
 from data.detection_miniatures import SIZES, annotations, coco, edit, load
 from foveal.data.detection.annotations import read_annotations
-from foveal.data.detection.rle import decode, encode, from_segmentation
+from foveal.data.detection.rle import check_segmentation, decode, encode, from_segmentation
 from foveal.errors import DataError
 
 mask_utils = pytest.importorskip("pycocotools.mask")
@@ -177,6 +177,9 @@ def test_masks_come_back_through_runs_that_pycocotools_writes_too():
             assert np.array_equal(decode(rle), mask)
             assert rle["counts"] == mask_utils.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
             assert from_segmentation(rle, *size) == rle
+    wide = np.zeros((300, 300), bool)
+    wide[:, 7:290] = chance.random((300, 283)) < 0.001
+    check_segmentation(encode(wide), 300, 300)
     polygon = [[3.3, 2.2, 17.9, 4.1, 12.5, 18.0, 5.0, 15.5], [1, 1, 4, 1, 4, 3]]
     theirs = mask_utils.merge(mask_utils.frPyObjects(polygon, 20, 22))
     assert from_segmentation(polygon, 20, 22)["counts"] == theirs["counts"].decode()

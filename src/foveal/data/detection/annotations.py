@@ -193,7 +193,7 @@ class _Reading:
             kinds=np.array([each["category_id"] for each in objects], np.int64),
             boxes=boxes,
             areas=np.array([self._area(each) for each in objects], np.float64),
-            crowds=np.array([bool(each.get("iscrowd", 0)) for each in objects], bool),
+            crowds=np.array([self._crowd(each) for each in objects], bool),
             shapes=Values(each.get("segmentation") or None for each in objects),
         )
 
@@ -227,8 +227,8 @@ class _Reading:
 
     def _number(self, entry: dict[str, Any], key: str, what: str) -> int:
         value = entry.get(key)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self._wrong(what, f"its {key} must be a whole number, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
+            raise self._wrong(what, f"its {key} must be a whole number of 64 bits, got {value!r:.80}")
         return value
 
     def _size(self, image: dict[str, Any]) -> tuple[int, int]:
@@ -248,6 +248,12 @@ class _Reading:
         if not _finite(area):
             raise self._wrong(f"annotation {entry.get('id')}", f"its area must be a number, got {area!r}")
         return float(area)
+
+    def _crowd(self, entry: dict[str, Any]) -> bool:
+        crowd = entry.get("iscrowd") or 0
+        if crowd not in (0, 1):
+            raise self._wrong(f"annotation {entry.get('id')}", f"its iscrowd must be 0 or 1, got {crowd!r:.80}")
+        return bool(crowd)
 
     def _wrong(self, where: str, why: str) -> DataError:
         return DataError(f"load: {self.path}, {where}: {why}. {FORM}")

@@ -73,7 +73,7 @@ class CocoSamples(Samples):
         """An image and its target.
 
         Raises:
-            DataError: the file or a segmentation is not what the annotations say.
+            DataError: the file is not what the annotations say.
         """
         place = int(self.places[index])
         image = self.image(index)
@@ -106,14 +106,7 @@ class CocoSamples(Samples):
         return target
 
     def _mask(self, place: int, rows: int, columns: int) -> Numbers:
-        try:
-            return decode(from_segmentation(self.annotations.shapes[place], rows, columns))
-        except ValueError as error:
-            told = self.annotations
-            raise DataError(
-                f"load: {told.path}, annotation {told.objects[place]}: its segmentation is none of an image of {rows} "
-                f"rows and {columns} columns: {error}. Mend or remove it."
-            ) from error
+        return decode(from_segmentation(self.annotations.shapes[place], rows, columns))
 
 
 def _of_size(path: Path, rows: int, columns: int, told: Path) -> Image:
