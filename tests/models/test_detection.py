@@ -4,6 +4,9 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torchvision.models.detection import MaskRCNN, RetinaNet
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from foveal.errors import DataError, OptionError
 from foveal.layers import EfficientAttention, ExternalAttention, LocalAttention, NonLocal
@@ -165,6 +168,34 @@ def test_attention_that_starts_as_the_identity_leaves_every_detection_as_it_is(a
         for now, before in zip(model(given), plain["retinanet"](given), strict=True):
             assert len(now["boxes"]) > 0
             assert all(torch.equal(now[key], before[key]) for key in before)
+
+
+THEIRS = {"mask_rcnn": (MaskRCNN, mask_rcnn), "retinanet": (RetinaNet, retinanet)}
+
+
+@pytest.mark.filterwarnings("ignore:.*from before a graft")
+@pytest.mark.parametrize(("builder", "attention"), [("mask_rcnn", "efficient"), ("retinanet", "external")])
+def test_attention_that_starts_as_the_identity_keeps_torchvisions_losses_and_detections_to_the_bit(builder, attention):
+    """With torchvision's own model and weights, not ours without attention."""
+    own, build = THEIRS[builder]
+    rcnn = {key: value for key, value in FEW.items() if key != "box_channels"}
+    options = SMALL | ({"score_thresh": 0.0} if builder == "retinanet" else rcnn)
+    levels = {"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(256, 256)} if builder == "retinanet" else {}
+    body = resnet_fpn_backbone(
+        backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5, **levels
+    )
+    first, second = own(body, **options), build("resnet18", attention=attention, sites=SITES, identity=True, **options)
+    second.load_state_dict(first.state_dict(), strict=False)
+    given, told = images(), []
+    for model in (first, second):
+        torch.manual_seed(1)
+        losses = model.train()([image.clone() for image in given], targets())
+        with torch.no_grad():
+            told.append((losses, model.eval()([image.clone() for image in given])))
+    (losses, found), (losses_now, found_now) = told
+    assert all(torch.equal(losses_now[name], value) for name, value in losses.items())
+    assert all(len(one["boxes"]) > 0 for one in found)
+    assert all(torch.equal(b[name], a[name]) for a, b in zip(found, found_now, strict=True) for name in a)
 
 
 @pytest.mark.parametrize(("builder", "theirs"), [(mask_rcnn, "mask"), (faster_rcnn, "faster"), (retinanet, "retina")])
