@@ -36,6 +36,20 @@ def test_files_that_cannot_be_read_are_left_out_and_named(own):
     assert data.fingerprint != load(own.parent / "own", empty=True, skip=_listing(own)).fingerprint
 
 
+def test_other_images_are_other_data(own):
+    listing = own / "leave.txt"
+
+    def without(n):
+        listing.write_text(f"train2017/{sorted((own / 'train2017').iterdir())[n].name}\n")
+        return load(own, skip=str(listing)).fingerprint
+
+    before = load(own).fingerprint
+    assert len({before, without(0), without(1)}) == 3
+    assert before == load(own).fingerprint
+    Image.new("RGB", (60, 40)).save(own / "train2017" / f"{1000:012d}.jpg")
+    assert before != load(own).fingerprint
+
+
 def _listing(own):
     path = own / "leave.txt"
     path.write_text(f"val2017/{sorted((own / 'val2017').iterdir())[0].name}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,11 +98,17 @@ def load_detection(options: DetectionData, *, masks: bool) -> DetectionSets:
         name=options.name,
         classes=tuple(name for _, name in kinds),
         category_ids=tuple(number for number, _ in kinds),
-        fingerprint=f"coco-{train.annotations.digest}-{val.annotations.digest}-{len(train.files)}-{len(val.files)}",
+        fingerprint=f"coco-{_digest(train)}-{_digest(val)}",
         skipped=tuple(f"{root / name}: {why}" for name, why in reasons.items()) + tuple(train.left_out),
         train=CocoSamples(train.annotations, train.files, learned, labels, masks=masks, change=change),
         val=CocoSamples(val.annotations, val.files, np.arange(len(val.files)), labels, masks=False),
     )
+
+
+def _digest(side: _Side) -> str:
+    """Of a side's annotations, and of which images it has and their sizes in bytes."""
+    there = np.stack([side.files.labels, side.files.sizes]).astype("<i8").tobytes()
+    return hashlib.sha256(side.annotations.digest.encode() + there).hexdigest()[:16]
 
 
 def _root(options: DetectionData) -> Path:
