@@ -126,3 +126,23 @@ def test_gathering_passes_no_gradient_through_an_operator_that_adds_in_any_order
 def test_a_call_that_cannot_be_is_refused_in_a_sentence(call, error, told):
     with pytest.raises(error, match=f"^{re.escape(told)}"):
         call()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_points_of_few_digits_are_compared_in_more(dtype):
+    xyz = clouds(2, 200).to(dtype)
+    assert torch.equal(farthest_points(xyz, 50), farthest_points(xyz.double(), 50))
+    assert torch.equal(nearest_points(xyz, xyz[:, :, :9], 20), nearest_points(xyz.double(), xyz[:, :, :9].double(), 20))
+
+
+def test_samples_are_one_operator_of_a_program_however_many_they_are():
+    x, seen = clouds(1, 300).float(), []
+    torch.library.opcheck(
+        torch.ops.foveal.farthest_points.default, (x, 7), test_utils=("test_schema", "test_faketensor")
+    )
+    compiled = torch.compile(
+        lambda xyz: farthest_points(xyz, 200), fullgraph=True, backend=lambda graph, _: seen.append(graph) or graph
+    )
+    assert torch.equal(compiled(x), farthest_points(x, 200))
+    called = [node.target for node in seen[0].graph.nodes if node.op == "call_function"]
+    assert torch.ops.foveal.farthest_points.default in called and len(called) < 9

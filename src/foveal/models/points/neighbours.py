@@ -3,7 +3,7 @@
 Papers: Qi et al., PointNet++ (2017), section 3.2; Guo et al., PCT: Point Cloud Transformer (2021), section 3.3.
 Departures: the first sample is the first point, as in the usual kernels, but none near the origin is passed over.
 Everything is deterministic: ties go to the smaller index, and gradients of gathered features are summed in a fixed
-order. Symbols: n points, m centres, k neighbours.
+order. Distances are taken in float32 at least. Symbols: n points, m centres, k neighbours.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveal.errors import OptionError, ShapeError
-from foveal.functional.inputs import check_tensor
+from foveal.functional.inputs import check_tensor, wide_dtype
+from foveal.kernels.onnx import why_not_in_onnx
 
 # Distances held at once: 4 million are 16 MB, times about six for what selection needs beside them.
 HELD = 2**22
@@ -40,22 +41,34 @@ def farthest_points(xyz: Tensor, count: int) -> Tensor:
         ShapeError: the cloud has fewer points.
     """
     _check("farthest_points", "count", xyz, count)
-    if xyz.device.type == "meta":
-        # Without values there is nothing to compare, and the loop would only take time.
-        return xyz.new_empty((xyz.shape[0], count), dtype=torch.long)
     with torch.no_grad():
-        finite = xyz.isfinite().all(1)
-        chosen = finite.long().argmax(1, keepdim=True)
-        first = xyz.gather(2, chosen[:, None].expand(-1, xyz.shape[1], -1))
-        xyz = torch.where(finite[:, None], xyz, first)
-        away = torch.full_like(xyz[:, 0], torch.inf)
-        samples = [chosen]
-        for _ in range(count - 1):
-            last = xyz.gather(2, chosen[:, None].expand(-1, xyz.shape[1], -1))
-            away = torch.minimum(away, (xyz - last).square().sum(1))
-            chosen = away.argmax(1, keepdim=True)
-            samples.append(chosen)
+        # ONNX has no such operator: there the loop is written out.
+        sampled: Tensor = (_farthest if why_not_in_onnx() is None else _one_by_one)(xyz.to(wide_dtype(xyz)), count)
+    return sampled
+
+
+def _one_by_one(xyz: Tensor, count: int) -> Tensor:
+    finite = xyz.isfinite().all(1)
+    chosen = finite.long().argmax(1, keepdim=True)
+    first = xyz.gather(2, chosen[:, None].expand(-1, xyz.shape[1], -1))
+    xyz = torch.where(finite[:, None], xyz, first)
+    away = torch.full_like(xyz[:, 0], torch.inf)
+    samples = [chosen]
+    for _ in range(count - 1):
+        last = xyz.gather(2, chosen[:, None].expand(-1, xyz.shape[1], -1))
+        away = torch.minimum(away, (xyz - last).square().sum(1))
+        chosen = away.argmax(1, keepdim=True)
+        samples.append(chosen)
     return torch.cat(samples, 1)
+
+
+# One operator for torch.compile and torch.export, which would write out hundreds of steps of the loop.
+_farthest = torch.library.custom_op("foveal::farthest_points", _one_by_one, mutates_args=())
+
+
+@_farthest.register_fake
+def _(xyz: Tensor, count: int) -> Tensor:
+    return xyz.new_empty((xyz.shape[0], count), dtype=torch.long)
 
 
 def nearest_points(xyz: Tensor, centres: Tensor, count: int, *, held: int = HELD) -> Tensor:
@@ -82,6 +95,7 @@ def nearest_points(xyz: Tensor, centres: Tensor, count: int, *, held: int = HELD
         )
     length = max(1, held // max(1, xyz.shape[0] * xyz.shape[2]))
     with torch.no_grad():
+        xyz, centres = xyz.to(wide_dtype(xyz)), centres.to(wide_dtype(xyz))
         return torch.cat([_nearest(xyz, part, count) for part in centres.split(length, 2)], 1)
 
 
