@@ -64,6 +64,18 @@ def edit(path, name, change):
         file[name][...] = values
 
 
+def shifted(folder, shift):
+    """Every cloud of a set moved along all axes, in float64."""
+    for path in folder.rglob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            moved = file["data"][()].astype(np.float64) + shift
+            del file["data"]
+            file["data"] = moved
+    for path in folder.rglob("*/*.txt"):
+        if path.stem[-1].isdigit():
+            np.savetxt(path, np.loadtxt(path, delimiter=",") + np.repeat([shift, 0], 3), delimiter=",", fmt="%.9f")
+
+
 def first_text(home):
     return next(path for path in sorted(home.rglob("*.txt")) if path.parent != home)
 
@@ -301,6 +313,19 @@ def test_a_turn_keeps_distances_and_handedness(kind):
         assert torch.linalg.det(turn) > 0
         assert kind == "any" or torch.equal(turn[1], torch.tensor([0.0, 1, 0]).double())
     assert (kind == "none") == torch.equal(turns[0], turns[1])
+
+
+@pytest.mark.parametrize("layout", ["clouds text", "clouds hdf5"])
+def test_places_on_a_map_keep_their_digits_until_they_are_in_the_unit_sphere(layout, tmp_path):
+    found = []
+    for name, shift in (("near", 0.0), ("far", 4e6)):
+        (tmp_path / name).mkdir()
+        miniatures.WRITE[layout.replace("clouds", "modelnet40")](tmp_path / name)
+        shifted(tmp_path / name, shift)
+        data = catalog.load(options(layout, tmp_path / name, unit_sphere=True))
+        found.append(data.val.batch([0, 1])["points"])
+    assert found[1].dtype == torch.float32
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-5)
 
 
 def test_clouds_in_the_unit_sphere_have_their_mean_at_the_origin_and_reach_one():

@@ -209,3 +209,9 @@ def test_a_network_that_does_not_fit_is_refused(sets, model, told):
     recipe = replace(sets["classes"], model=model)
     with pytest.raises(OptionError, match=f"^train: .*{told}"):
         KIND.task(recipe, KIND.load(recipe)).build()
+
+
+def test_a_point_gets_a_part_of_its_category_even_where_all_of_them_have_probability_0():
+    allowed = allowed_parts(PARTS, tuple(PARTS), 6)
+    answered = part_answers(torch.full((1, 6, 2), -torch.inf), torch.tensor([1]), allowed)
+    assert answered.tolist() == [[3, 3]]

@@ -13,14 +13,17 @@ import numpy.typing as npt
 from foveal.data.samples import Samples
 from foveal.errors import DataError
 
-Floats = npt.NDArray[np.float32]
+Floating = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 
 
 class Cloud(NamedTuple):
-    """One cloud: ``points (n, 3 or 6)``, coordinates before normals, and ``parts (n,)`` where they are known."""
+    """One cloud: ``points (n, 3 or 6)``, coordinates before normals, and ``parts (n,)`` where they are known.
 
-    points: Floats
+    The numbers are of the type of the file: places on a map lose their digits in float32 unless they are moved first.
+    """
+
+    points: Floating
     parts: Ints | None
 
 
@@ -165,7 +168,8 @@ def check_points(points: npt.NDArray[Any], where: str) -> None:
     Raises:
         DataError: with the first such point.
     """
-    broken = ~np.isfinite(points).all(1)
+    with np.errstate(over="ignore"):
+        broken = ~np.isfinite(points.astype(np.float32)).all(1)
     if broken.any():
         raise DataError(
             f"load: {where} has {int(broken.sum())} of {len(points)} points that are no finite numbers, the first is "

@@ -76,9 +76,9 @@ class Hdf5Clouds(Clouds):
         number, row = self._place[index]
         file, path = self._handle(number), self.files[number]
         with _explained(path, row):
-            points = np.asarray(file["data"][row, :most], np.float32)
+            points = file["data"][row, :most]
             if self.normals:
-                points = np.concatenate((points, np.asarray(file["normal"][row, :most], np.float32)), 1)
+                points = np.concatenate((points, file["normal"][row, :most]), 1)
             parts = file["pid"][row, :most].astype(np.int64) if self.parts else None
         self._check(points, parts, index)
         return Cloud(points, parts)

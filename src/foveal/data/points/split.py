@@ -51,6 +51,7 @@ class PointSplit(Samples):
         points = torch.from_numpy(cloud.points)[chosen]
         if self.normalise:
             points = unit_sphere(points)
+        points = points.float()
         if generator is not None:
             points, moved = augmented(points, options.augmentation, generator)
             chosen = chosen[moved]

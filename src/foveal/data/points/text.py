@@ -146,7 +146,7 @@ class TextClouds(Clouds):
             raise DataError(f"load: {where} cannot be opened: {error.strerror}. Make it readable.") from error
         if rows.shape[1] != self.columns:
             raise DataError(f"load: {where} must have {self.columns} numbers a line, got {rows.shape[1]}. {REPAIR}")
-        points = rows[:, : 6 if self.normals else 3].astype(np.float32)
+        points = rows[:, : 6 if self.normals else 3]
         check_points(points, where)
         return Cloud(points, self._parts_of(rows[:, 6], index, where) if self.parts else None)
 

@@ -83,7 +83,7 @@ class _Classes:
     def add(self, logits: Tensor, clouds: Mapping[str, Tensor]) -> None:
         labels = clouds["labels"][: len(logits)]
         pairs = labels * self.counts.shape[0] + logits.argmax(1)
-        self.counts += torch.bincount(pairs, minlength=self.counts.numel()).reshape_as(self.counts).double().cpu()
+        self.counts += torch.bincount(pairs, minlength=self.counts.numel()).cpu().double().reshape_as(self.counts)
         self.loss += float(F.cross_entropy(logits, labels, reduction="sum")) if len(labels) else 0.0
 
     def metrics(self) -> dict[str, float]:
@@ -117,14 +117,14 @@ class _Parts:
         categories, parts, counts = own["labels"], own["parts"], own["counts"]
         allowed = self.allowed.to(logits.device)
         answers = part_answers(logits, categories, allowed)
-        ious = shape_ious(answers, parts, categories, allowed, counts).cpu()
+        ious = shape_ious(answers, parts, categories, allowed, counts)
         counted = torch.arange(parts.shape[1], device=parts.device) < counts[:, None]
         self.points[0] += float(((answers == parts) & counted).sum())
         self.points[1] += float(counted.sum())
         self.sums[0].index_add_(0, categories.cpu(), ious)
         self.sums[1].index_add_(0, categories.cpu(), torch.ones_like(ious))
         told = F.cross_entropy(logits, parts, reduction="none")
-        self.loss += float(told[counted].double().sum())
+        self.loss += float(told[counted].cpu().double().sum())
 
     def metrics(self) -> dict[str, float]:
         whole, self.loss = _over_processes(torch.cat((self.sums.flatten(), self.points)), self.loss)

@@ -19,11 +19,13 @@ def part_answers(logits: Tensor, categories: Tensor, allowed: Tensor) -> Tensor:
         categories: ``(b,)``.
         allowed: ``(categories, parts)``, true for a category's parts.
     """
-    return logits.masked_fill(~allowed[categories][:, :, None], -torch.inf).argmax(1)
+    # A part of the category wins even where all of them have probability 0, as the logarithm of votes may tell.
+    finite = logits.clamp_min(torch.finfo(logits.dtype).min)
+    return finite.masked_fill(~allowed[categories][:, :, None], -torch.inf).argmax(1)
 
 
 def shape_ious(answers: Tensor, parts: Tensor, categories: Tensor, allowed: Tensor, counts: Tensor) -> Tensor:
-    """Mean intersection over union of each cloud, over the parts of its category: ``(b,)`` float64.
+    """Mean intersection over union of each cloud, over the parts of its category: ``(b,)`` float64 on the CPU.
 
     A part that is neither there nor answered counts 1.
 
@@ -38,9 +40,10 @@ def shape_ious(answers: Tensor, parts: Tensor, categories: Tensor, allowed: Tens
     counted = torch.arange(answers.shape[1], device=answers.device) < counts[:, None]
     told = (answers[:, None] == numbers) & counted[:, None]
     true = (parts[:, None] == numbers) & counted[:, None]
-    both, either = (told & true).sum(2).double(), (told | true).sum(2).double()
+    # On the CPU, since not every device has float64.
+    both, either = ((told & true).sum(2).cpu().double(), (told | true).sum(2).cpu().double())
     iou = torch.where(either > 0, both / either.clamp_min(1), 1.0)
-    own = allowed[categories]
+    own = allowed[categories].cpu()
     return (iou * own).sum(1) / own.sum(1)
 
 
