@@ -8,11 +8,14 @@ convolution stands where it costs less.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.overrides import TorchFunctionMode
 
 from foveal.layers.pointwise import Pointwise
 
@@ -25,10 +28,25 @@ def started(module: M, *weights: str) -> M:
     """Orthogonal weights and no bias, then divided by the largest singular value at every use."""
     for name in weights or ("weight",):
         nn.init.orthogonal_(getattr(module, name))
-        spectral_norm(module, name, eps=SPECTRAL_EPS)
+        with _NoIteration() if getattr(module, name).is_meta else nullcontext():
+            spectral_norm(module, name, eps=SPECTRAL_EPS)
     if isinstance(getattr(module, "bias", None), Tensor):
         nn.init.zeros_(module.bias)  # type: ignore[arg-type]
     return module
+
+
+class _NoIteration(TorchFunctionMode):
+    """Spares the power method where there are no values, which would take nearly all the time of making a network."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func is torch.mv:
+            return args[0][:, 0]
+        if func is F.normalize:
+            return args[0] if given.get("out") is None else given["out"]
+        return func(*args, **given)
 
 
 def convolution(channels_in: int, channels_out: int) -> nn.Module:
