@@ -97,3 +97,9 @@ def test_a_shape_that_is_none_is_refused():
         ShapeError, match=r"^count: the example's shape must be positive sizes, batch first, got \(0, 3\)"
     ):
         count(nn.Linear(3, 3), (0, 3))
+
+
+def test_a_tuple_of_tensors_is_what_a_model_of_several_inputs_takes():
+    both = nn.MultiheadAttention(8, 2, batch_first=True)
+    queries, keys = torch.randn(1, 3, 8), torch.randn(1, 5, 8)
+    assert count(both, (queries, keys, keys)).macs == 8 * 8 * (3 + 5 + 5 + 3) + 3 * 5 * 8 * 2

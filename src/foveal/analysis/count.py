@@ -58,22 +58,22 @@ class Count:
     uncounted: tuple[str, ...]
 
 
-def count(model: nn.Module, example: Tensor | Shape) -> Count:
+def count(model: nn.Module, example: Tensor | tuple[Tensor, ...] | Shape) -> Count:
     """Count one forward pass in evaluation mode.
 
     Args:
         model: left as it is; a copy runs.
-        example: an input on the model's device, run as it is; or a shape, batch first, then nothing is computed or
-            allocated (the copy is on the meta device).
+        example: an input on the model's device, or a tuple of several, run as they are; or a shape, batch first, then
+            nothing is computed or allocated (the copy is on the meta device).
 
     Raises:
         ShapeError: the shape is not a tuple of positive sizes.
     """
     with torch.no_grad():
         copied = copy.deepcopy(model).eval()
-        x = example if isinstance(example, Tensor) else _on_meta(copied, example)
+        inputs = _inputs(copied, example)
         with Counting() as counting:
-            copied(x)
+            copied(*inputs)
         macs, uncounted = counting.macs(copied), counting.uncounted()
     modules = tuple(
         ModuleCount(name, type(module).__name__, _parameters(module), macs.get(name, 0))
@@ -86,6 +86,13 @@ def count(model: nn.Module, example: Tensor | Shape) -> Count:
             stacklevel=2,
         )
     return Count(_parameters(copied), macs.get("", 0), modules, uncounted)
+
+
+def _inputs(model: nn.Module, example: Tensor | tuple[Tensor, ...] | Shape) -> tuple[Tensor, ...]:
+    if isinstance(example, Tensor):
+        return (example,)
+    tensors = tuple(each for each in example if isinstance(each, Tensor))
+    return tensors or (_on_meta(model, example),)  # type: ignore[arg-type]
 
 
 def _on_meta(model: nn.Module, shape: Shape) -> Tensor:
