@@ -24,12 +24,17 @@ def cell(**changed):
 
 
 EQUAL = cell(published="18.0", ours=18.0386, difference=0.0386, verdict=Verdict.EQUAL, why="")
+ALONE = cell(
+    published="", ours=4.30438, difference=None, verdict=Verdict.COUNTED, why="nothing is published", source="",
+    certainty="",
+)  # fmt: skip
 NOT_RUN = cell(column="top-1", unit="%", published="77.4", ours=None, difference=None, verdict=Verdict.NOT_RUN)
 
 
 def test_ours_has_two_digits_more_than_is_printed():
     assert figures(cell()) == ("14.1 M", "14.191 M", "+0.091")
     assert figures(NOT_RUN) == ("77.4 %", "", "")
+    assert figures(ALONE) == ("", "4.3044 M", "")
     assert figures(cell(published="2 d n", unit="", ours=70.0, difference=-5.0)) == ("2 d n", "70", "-5")
     assert figures(cell(published="OOM", ours=None, difference=None)) == ("OOM", "", "")
 
@@ -43,6 +48,13 @@ def test_a_table_with_a_number_is_called_so():
 
 def test_the_last_line_counts_every_verdict():
     assert counted(summary([cell(), EQUAL, NOT_RUN, NOT_RUN])) == "4 cells: 1 equal, 1 differ, 2 not run"
+    told = counted(summary([EQUAL, NOT_RUN, ALONE]))
+    assert told == "3 cells: 1 equal, 0 differ, 1 not run, 1 counted alone"
+
+
+def test_what_stands_alone_has_empty_places_for_what_was_published_and_where():
+    (line,) = [line for line in markdown([ALONE], "foveal ledger").splitlines() if line.startswith("| a row")]
+    assert line == "| a row | parameters |  | 4.3044 M |  | 10^6 parameters | + counted: nothing is published |  |"
 
 
 def test_what_is_near_or_cut_off_is_one_reason_each():

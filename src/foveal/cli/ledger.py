@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 ABOUT = """Hold every published table of the papers against what foveal computes now.
 Parameters and operations are counted at that moment, each as its paper counts; nothing is trained. A cell is equal (=)
-at the precision in which it is printed, differs (≠) for a reason that is given, or is not run here (·).
+at the precision in which it is printed, differs (≠) for a reason that is given, or is not run here (·); where no
+published figure is known, ours stands alone (+).
 
 papers: explicit, augmented, efficient, local, external; all where none is named
 
@@ -43,9 +45,9 @@ class Ledger:
     json: bool = False
     """Print everything as JSON instead of tables."""
     runs: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of your runs: their accuracies stand beside the published ones of the same model on the same data. A run's
-    model is what its config.json names as model, or as backbone where its mechanism is none; its data is the last part
-    of data (imagenet, cifar10, cifar100, tinyimagenet)."""
+    """Folder of your runs: what they measured stands beside what is published of the same model, with the same options,
+    on the same data. A run's model is what its config.json names as model, or as backbone where its mechanism is none;
+    its data is the last part of data (imagenet, cifar10, coco, modelnet40, ...)."""
     figure: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Also draw figure 3 of the efficient paper into this SVG file."""
 
@@ -95,9 +97,8 @@ class Ledger:
 
         for run in runs:
             if not takes(run, self._papers()):
-                told = (
-                    f"ledger: no cell here is about {run.model} on {run.data or 'unnamed data'}; its run is not shown."
-                )
+                about = f"{run.model} on {run.data or 'unnamed data'}{_with(run.options)}"
+                told = f"ledger: no cell here is about {about}; its run is not shown."
                 print(told, file=sys.stderr)
 
     def _papers(self) -> list[str]:
@@ -120,6 +121,10 @@ class Ledger:
                 f"ledger: --figure {self.figure!r} could not be written: {error.strerror}. Use another path."
             ) from error
         print_written(self.figure, quiet=self.json or self.markdown)
+
+
+def _with(options: Mapping[str, Any]) -> str:
+    return f" with {', '.join(f'{name}={value!r}' for name, value in options.items())}" if options else ""
 
 
 def as_json(cells: list[Cell]) -> dict[str, object]:

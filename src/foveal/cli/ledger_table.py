@@ -13,9 +13,14 @@ from rich.text import Text
 
 from foveal.analysis.ledger import PAPERS, Cell, Verdict, summary
 from foveal.analysis.ledger.conventions import CONVENTIONS, MILLIONS
-from foveal.viz.ledger import counted, figures, heading, reasons, rules, tables, verdict
+from foveal.viz.ledger import counted, figures, heading, reasons, rules, source, tables, verdict
 
-STYLES = {Verdict.EQUAL: "green", Verdict.DIFFERS: "bold yellow", Verdict.NOT_RUN: "dim"}
+STYLES = {
+    Verdict.EQUAL: "green",
+    Verdict.DIFFERS: "bold yellow",
+    Verdict.NOT_RUN: "dim",
+    Verdict.COUNTED: "cyan",
+}
 WIDE = 170
 
 
@@ -65,8 +70,8 @@ def print_ledger(cells: Sequence[Cell]) -> None:
 
 def _table(cells: Sequence[Cell]) -> Table:
     """What all cells share stands in the title: only another source than the most frequent has a column."""
-    sources = [f"{cell.source} ({cell.certainty})" for cell in cells]
-    usual = max(sources, key=sources.count)
+    sources = [source(cell) for cell in cells]
+    usual = max(filter(None, sources), key=sources.count, default="none")
     made = Table(
         box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title_justify="left",
         title=f"{heading(cells[0])}\n[not bold]source: {usual}[/]",
@@ -76,12 +81,13 @@ def _table(cells: Sequence[Cell]) -> Table:
     for name in ("published", "ours", "difference"):
         made.add_column(name, justify="right", no_wrap=True)
     made.add_column("verdict", overflow="fold")
-    if len(set(sources)) > 1:
+    several = len(set(filter(None, sources))) > 1
+    if several:
         made.add_column("other source", style="dim", overflow="fold")
     row = ""
-    for cell, source in zip(cells, sources, strict=True):
+    for cell, where in zip(cells, sources, strict=True):
         shown = Text(verdict(cell), style=STYLES[cell.verdict])
-        other = [source if source != usual else ""] if len(set(sources)) > 1 else []
+        other = [where if where != usual else ""] if several else []
         made.add_row(cell.row if cell.row != row else "", _column(cell), *figures(cell), shown, *other)
         row = cell.row
     return made

@@ -9,7 +9,7 @@ from foveal.analysis.ledger import PAPERS, Cell, Summary, Verdict, summary
 from foveal.analysis.ledger.conventions import CONVENTIONS
 from foveal.analysis.ledger.verdict import CUT, NEARLY, is_figure
 
-MARKS = {Verdict.EQUAL: "=", Verdict.DIFFERS: "≠", Verdict.NOT_RUN: "·"}
+MARKS = {Verdict.EQUAL: "=", Verdict.DIFFERS: "≠", Verdict.NOT_RUN: "·", Verdict.COUNTED: "+"}
 
 
 def tables(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -27,8 +27,10 @@ def heading(cell: Cell) -> str:
 
 
 def figures(cell: Cell) -> tuple[str, str, str]:
-    """Published, ours and the difference, ours with two digits more than is printed."""
+    """Published, ours and the difference, ours with two digits more than is printed, four where nothing is."""
     unit = f" {cell.unit}" if cell.unit else ""
+    if cell.verdict is Verdict.COUNTED:
+        return "", f"{cell.ours:.4f}{unit}", ""
     if cell.ours is None or cell.difference is None:
         return cell.published + unit * is_figure(cell.published), "", ""
     if not is_figure(cell.published):
@@ -44,9 +46,15 @@ def verdict(cell: Cell) -> str:
     return f"{MARKS[cell.verdict]} {cell.verdict.value}" + (f": {cell.why}" if cell.why else "")
 
 
+def source(cell: Cell) -> str:
+    """Where the published figure was read, and how certain that is."""
+    return f"{cell.source} ({cell.certainty})" if cell.source else ""
+
+
 def counted(total: Summary) -> str:
     """The last line."""
-    return f"{total.cells} cells: {total.equal} equal, {total.differs} differ, {total.not_run} not run"
+    alone = f", {total.counted} counted alone" if total.counted else ""
+    return f"{total.cells} cells: {total.equal} equal, {total.differs} differ, {total.not_run} not run{alone}"
 
 
 def reasons(cells: Sequence[Cell]) -> dict[str, int]:
@@ -92,9 +100,7 @@ def _why(cells: Sequence[Cell]) -> list[str]:
 def _table(cells: Sequence[Cell]) -> str:
     rows = []
     for cell in cells:
-        rows.append(
-            (cell.row, cell.column, *figures(cell), cell.rule, verdict(cell), f"{cell.source} ({cell.certainty})")
-        )
+        rows.append((cell.row, cell.column, *figures(cell), cell.rule, verdict(cell), source(cell)))
     heads = ("row", "column", "published", "ours", "difference", "rule", "verdict", "source (certainty)")
     return _grid(heads, rows)
 

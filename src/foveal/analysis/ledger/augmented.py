@@ -6,12 +6,12 @@ The paper itself was not at hand: figures are from third-party notes on it, or f
 from __future__ import annotations
 
 from foveal.analysis.ledger.conventions import AA_NET, MEBI, MILLIONS
-from foveal.analysis.ledger.detectors import INPUT, NOT_TRAINED, retina
-from foveal.analysis.ledger.records import FAINT, MEMORY, NOTES, Column, Row, Source, Table
+from foveal.analysis.ledger.detectors import INPUT, NOT_TRAINED, retina, trained_retina
+from foveal.analysis.ledger.records import FAINT, MEMORY, NOTES, Column, Row, Source, Table, Trained
 
 _FLOPS, _PARAMETERS = Column("FLOPs", "G", AA_NET), Column("parameters", "M", MILLIONS)
 _TOP1, _TOP5 = Column("top-1", "%", metric="accuracy"), Column("top-5", "%", metric="accuracy_top5")
-_AP = (Column("AP", "%"), Column("AP50", "%"), Column("AP75", "%"))
+_AP = tuple(Column(name, "%", metric=f"box_{name.lower()}") for name in ("AP", "AP50", "AP75"))
 _RECALLED = {"": MEMORY}
 _DETECTOR = {"": NOT_TRAINED, "FLOPs": "its gates add 0.00 by every rule here"}
 _WIDTHS = "what attends in the detector is not stated; the classifier's attention, taken here, adds where theirs saves"
@@ -39,15 +39,20 @@ IMAGENET = Table(
     NOTES, data="imagenet", options={"num_classes": 1000},
 )  # fmt: skip
 
+
+def _retina(label: str, printed: str, backbone: str, why: dict[str, str]) -> Row:
+    return Row(label, printed, layer=retina(backbone), trained=trained_retina(backbone), why=why)
+
+
 COCO = Table(
     "augmented", "COCO", "RetinaNet, COCO, 640 pixels",
     (_FLOPS, _PARAMETERS, *_AP),
     (
-        Row("ResNet50", "182 33.4 36.8 54.5 39.5", layer=retina("resnet50"), why=_DETECTOR),
-        Row("SE-ResNet50", "183 35.9 36.5 54.0 39.1", layer=retina("foveal_se_resnet50"), why=_DETECTOR),
-        Row("AA-ResNet50", "182 33.1 38.2 56.5 40.7", layer=retina("foveal_augmented_resnet50"), why=_AUGMENTED),
-        Row("ResNet101", "243 52.4 38.5 56.4 41.2", layer=retina("resnet101"), why=_DETECTOR),
-        Row("AA-ResNet101", "245 51.7 39.2 57.8 41.9", layer=retina("foveal_augmented_resnet101"), why=_AUGMENTED),
+        _retina("ResNet50", "182 33.4 36.8 54.5 39.5", "resnet50", _DETECTOR),
+        _retina("SE-ResNet50", "183 35.9 36.5 54.0 39.1", "foveal_se_resnet50", _DETECTOR),
+        _retina("AA-ResNet50", "182 33.1 38.2 56.5 40.7", "foveal_augmented_resnet50", _AUGMENTED),
+        _retina("ResNet101", "243 52.4 38.5 56.4 41.2", "resnet101", _DETECTOR),
+        _retina("AA-ResNet101", "245 51.7 39.2 57.8 41.9", "foveal_augmented_resnet101", _AUGMENTED),
     ),
     NOTES, INPUT,
 )  # fmt: skip
@@ -86,7 +91,8 @@ POSITIONS = Table(
     "augmented", "positions", "Positions of AA-ResNet50, ImageNet",
     (_TOP1, _TOP5),
     (
-        Row("none", "77.5 93.7", why={"": "no name of its own: foveal_augmented_resnet50 with positions='none'"}),
+        Row("none", "77.5 93.7", trained={"": Trained("foveal_augmented_resnet50", "imagenet", {"positions": "none"})},
+            why={"": "no name of its own: foveal_augmented_resnet50 with positions='none'"}),
         Row("2D sine", "77.5 93.7", why={"": "model not in foveal yet: sinusoids beside augmented convolutions"}),
         Row("CoordConv", "77.5 93.8", why={"": "model not in foveal yet: CoordConv"}),
         Row("relative", "77.7 93.8", "foveal_augmented_resnet50"),

@@ -15,10 +15,11 @@ from foveal.analysis.ledger.complexity import (
     run_efficient,
     run_non_local,
 )
-from foveal.analysis.ledger.records import PAPER, Cell, Verdict
+from foveal.analysis.ledger.records import PAPER, Cell, Trained, Verdict
 from foveal.models.detection import Trunk, retinanet
 
 NOT_TRAINED = "not run here"
+COCO = "coco"
 INPUT = (3, 640, 640)
 # At 896 x 1280 pixels, the size that the text's positions fit.
 SITES = {
@@ -36,6 +37,17 @@ def retina(backbone: str, **options: Any) -> Callable[[], nn.Module]:
 
 def _retina(backbone: str, **options: Any) -> nn.Module:
     return Trunk(retinanet(backbone, num_classes=90, scales=2, **options))
+
+
+def trained_retina(backbone: str, **options: Any) -> dict[str, Trained]:
+    """The run of a RetinaNet on images that fit into 640 pixels, which both papers train."""
+    told = {"min_size": 640, "max_size": 640, "scales": 2, "backbone": backbone, **options}
+    return {"": Trained("retinanet", COCO, told)}
+
+
+def trained_mask(backbone: str = "resnet50", **options: Any) -> dict[str, Trained]:
+    """The run of a Mask R-CNN of the efficient paper."""
+    return {"": Trained("mask_rcnn", COCO, {"backbone": backbone, "min_size": 896, "max_size": 1280, **options})}
 
 
 def map_bytes(site: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -16,11 +17,11 @@ from foveal.analysis.ledger.complexity import (
     non_local_operations,
 )
 from foveal.analysis.ledger.conventions import MILLIONS
-from foveal.analysis.ledger.detectors import NOT_TRAINED, out_of_memory
-from foveal.analysis.ledger.records import CHECKED, PAPER, Column, Row, Table
+from foveal.analysis.ledger.detectors import NOT_TRAINED, out_of_memory, trained_mask
+from foveal.analysis.ledger.records import CHECKED, PAPER, Column, Row, Table, Trained
 
 _TOP1, _TOP5 = Column("top-1", "%", metric="accuracy"), Column("top-5", "%", metric="accuracy_top5")
-_BOX, _MASK = Column("box AP", "%"), Column("mask AP", "%")
+_BOX, _MASK = Column("box AP", "%", metric="box_ap"), Column("mask AP", "%", metric="mask_ap")
 _DETECTOR = {"": NOT_TRAINED}
 _STEREO = {"": "not run here: takes training on Scene Flow"}
 _NON_LOCAL = {"": "a stored map of the 48 x 64 x 128 matches of a training crop is 618 GB: no GPU holds it"}
@@ -108,26 +109,42 @@ def _why(label: str, printed: str) -> dict[str, str]:
     return {"": out_of_memory(label.split()[-1])} if printed.startswith("OOM") else _DETECTOR
 
 
-def _detections(number: str, title: str, rows: tuple[tuple[str, str], ...]) -> Table:
-    rowed = tuple(Row(label, printed, why=_why(label, printed)) for label, printed in rows)
+_PYRAMID = ("fpn1", "fpn2", "fpn3", "fpn4", "fpn5")
+_BEST = (*_PYRAMID, "res3", "res4")
+
+
+def _ea(*sites: str, backbone: str = "resnet50", **options: Any) -> dict[str, Trained]:
+    return trained_mask(backbone, attention="efficient", sites=sites, **options)
+
+
+def _nl(*sites: str) -> dict[str, Trained]:
+    return trained_mask(attention="nonlocal", sites=sites)
+
+
+def _detections(number: str, title: str, rows: tuple[tuple[str, str, dict[str, Trained]], ...]) -> Table:
+    rowed = tuple(Row(label, printed, trained=trained, why=_why(label, printed)) for label, printed, trained in rows)
     return Table("efficient", number, f"{title}, Mask R-CNN, COCO", (_BOX, _MASK), rowed, PAPER)
 
 
 COMPARISON = _detections("3", "Efficient attention (EA) and non-local module (NL)", (
-    ("none", "39.4 35.1"), ("EA at res3", "40.2 36.0"), ("NL at res3", "40.3 35.9"), ("EA at fpn1", "39.9 35.8"),
-    ("NL at fpn1", "OOM OOM"), ("EA at fpn2", "39.7 35.7"), ("NL at fpn2", "OOM OOM"), ("EA at fpn3", "39.7 35.5"),
-    ("NL at fpn3", "39.8 35.5"), ("best EA", "41.2 36.7"), ("best NL", "40.3 35.9"),
+    ("none", "39.4 35.1", trained_mask()),
+    ("EA at res3", "40.2 36.0", _ea("res3")), ("NL at res3", "40.3 35.9", _nl("res3")),
+    ("EA at fpn1", "39.9 35.8", _ea("fpn1")), ("NL at fpn1", "OOM OOM", _nl("fpn1")),
+    ("EA at fpn2", "39.7 35.7", _ea("fpn2")), ("NL at fpn2", "OOM OOM", _nl("fpn2")),
+    ("EA at fpn3", "39.7 35.5", _ea("fpn3")), ("NL at fpn3", "39.8 35.5", _nl("fpn3")),
+    ("best EA", "41.2 36.7", _ea(*_BEST)), ("best NL", "40.3 35.9", _nl("res3")),
 ))  # fmt: skip
+_DEEP, _DEEPER = _ea(*_BEST, backbone="resnet101"), _ea(*_BEST, backbone="resnext101_32x8d")
 STATE = Table(
-    "efficient", "4", "State of the art, COCO", (Column("AP", "%"),),
+    "efficient", "4", "State of the art, COCO", (Column("AP", "%", metric="box_ap"),),
     (
         Row("TDM Faster R-CNN, Inc.-ResNet-v2", "36.8", why=_OTHERS),
         Row("Mask R-CNN, ResNeXt-101", "39.8", why=_OTHERS),
         Row("Soft-NMS, Algn.-Inc.-ResNet", "40.9", why=_OTHERS),
         Row("LH R-CNN, ResNet-101", "41.5", why=_OTHERS),
         Row("Fitness NMS, ResNet-101", "41.8", why=_OTHERS),
-        Row("EA Mask R-CNN, ResNet-101", "43.1", why=_DETECTOR),
-        Row("EA Mask R-CNN, ResNeXt-101", "44.9", why=_DETECTOR),
+        Row("EA Mask R-CNN, ResNet-101", "43.1", trained=_DEEP, why=_DETECTOR),
+        Row("EA Mask R-CNN, ResNeXt-101", "44.9", trained=_DEEPER, why=_DETECTOR),
     ),
     PAPER,
 )  # fmt: skip
@@ -144,14 +161,18 @@ PSMNET = Table(
     "efficient", "PSMNet", "The stereo network that efficient attention is put into",
     (Column("parameters", "M", MILLIONS),), (Row("PSMNet, stacked hourglass", "5.2", computed=_COUNTED),), CHECKED,
 )  # fmt: skip
-_EPE = (Column("EPE", "px"),)
+_EPE = (Column("EPE", "px", metric="epe"),)
+_MATCHING = {"": Trained("psmnet", "sceneflow")}
+_EA_MATCHING = {"": Trained("psmnet", "sceneflow", {"attention": "efficient"})}
 STEREO = Table("efficient", "5", "Stereo depth, Scene Flow", _EPE, (
-    Row("PSMNet (original)", "1.09", why=_STEREO), Row("PSMNet (baseline)", "0.513", why=_STEREO),
-    Row("EA-PSMNet", "0.477", why=_STEREO), Row("Nonlocal-PSMNet", "OOM", why=_NON_LOCAL),
+    Row("PSMNet (original)", "1.09", trained=_MATCHING, why=_STEREO),
+    Row("PSMNet (baseline)", "0.513", trained=_MATCHING, why=_STEREO),
+    Row("EA-PSMNet", "0.477", trained=_EA_MATCHING, why=_STEREO), Row("Nonlocal-PSMNet", "OOM", why=_NON_LOCAL),
 ), PAPER)  # fmt: skip
 STEREO_STATE = Table("efficient", "6", "State of the art, Scene Flow", _EPE, (
-    Row("iResNet-i2", "1.40", why=_OTHERS), Row("PSMNet", "1.09", why=_STEREO), Row("EdgeStereo", "1.12", why=_OTHERS),
-    Row("CSPN", "0.78", why=_OTHERS), Row("EA-PSMNet", "0.48", why=_STEREO),
+    Row("iResNet-i2", "1.40", why=_OTHERS), Row("PSMNet", "1.09", trained=_MATCHING, why=_STEREO),
+    Row("EdgeStereo", "1.12", why=_OTHERS), Row("CSPN", "0.78", why=_OTHERS),
+    Row("EA-PSMNet", "0.48", trained=_EA_MATCHING, why=_STEREO),
 ), PAPER)  # fmt: skip
 
 _OOM = "a map of 3136 x 3136 is 39 MB an image: whether that runs out depends on GPU and batch, which are not stated"
@@ -170,19 +191,25 @@ IMAGENET = Table(
     PAPER, data="imagenet",
 )  # fmt: skip
 NORMALIZATION = _detections("8", "Normalisation, at res3", (
-    ("none", "NaN NaN"), ("scaling", "40.2 35.9"), ("softmax", "40.2 36.0"),
+    ("none", "NaN NaN", {}),
+    ("scaling", "40.2 35.9", _ea("res3", normalization="scaling")), ("softmax", "40.2 36.0", _ea("res3")),
 ))  # fmt: skip
 PLACES = _detections("9", "Where modules are inserted", (
-    ("none", "39.4 35.1"), ("res3", "40.2 36.0"), ("res4", "39.1 34.8"), ("fpn1", "39.9 35.8"), ("fpn2", "39.7 35.7"),
-    ("fpn3", "39.7 35.5"), ("fpn4", "39.7 35.4"), ("fpn5", "39.6 35.3"), ("fpn1-5", "40.6 36.2"),
-    ("fpn1-5 and res3", "40.8 36.3"), ("fpn1-5 and res3,4", "41.2 36.7"),
+    ("none", "39.4 35.1", trained_mask()),
+    ("res3", "40.2 36.0", _ea("res3")), ("res4", "39.1 34.8", _ea("res4")),
+    ("fpn1", "39.9 35.8", _ea("fpn1")), ("fpn2", "39.7 35.7", _ea("fpn2")), ("fpn3", "39.7 35.5", _ea("fpn3")),
+    ("fpn4", "39.7 35.4", _ea("fpn4")), ("fpn5", "39.6 35.3", _ea("fpn5")),
+    ("fpn1-5", "40.6 36.2", _ea(*_PYRAMID)), ("fpn1-5 and res3", "40.8 36.3", _ea(*_PYRAMID, "res3")),
+    ("fpn1-5 and res3,4", "41.2 36.7", _ea(*_BEST)),
 ))  # fmt: skip
-KEYS = _detections("10", "Key channels, at fpn1-5", (
-    ("dk = 32", "40.4 36.1"), ("dk = 64", "40.6 36.2"), ("dk = 128", "40.3 36.1"),
+KEYS = _detections("10", "Key channels, at fpn1-5", tuple(
+    (f"dk = {width}", printed, _ea(*_PYRAMID, key_channels=width))
+    for width, printed in ((32, "40.4 36.1"), (64, "40.6 36.2"), (128, "40.3 36.1"))
 ))  # fmt: skip
 BACKBONES = _detections("11", "Backbones, EA at fpn1-5 and res3,4", (
-    ("ResNet-50", "39.4 35.1"), ("ResNet-50 with EA", "41.2 36.7"), ("ResNet-101", "41.3 36.6"),
-    ("ResNet-101 with EA", "43.1 37.9"), ("ResNeXt-101", "43.5 38.5"), ("ResNeXt-101 with EA", "44.9 39.5"),
+    ("ResNet-50", "39.4 35.1", trained_mask()), ("ResNet-50 with EA", "41.2 36.7", _ea(*_BEST)),
+    ("ResNet-101", "41.3 36.6", trained_mask("resnet101")), ("ResNet-101 with EA", "43.1 37.9", _DEEP),
+    ("ResNeXt-101", "43.5 38.5", trained_mask("resnext101_32x8d")), ("ResNeXt-101 with EA", "44.9 39.5", _DEEPER),
 ))  # fmt: skip
 
 TABLES = (

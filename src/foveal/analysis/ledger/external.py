@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from foveal import layers, models
+from foveal import layers
+from foveal.analysis.ledger import generation, points
 from foveal.analysis.ledger.conventions import MACS, MILLIONS, SHARED_MEMORY, WITH_FIXED
-from foveal.analysis.ledger.detectors import NOT_TRAINED
-from foveal.analysis.ledger.records import AUTHORS, CHECKED, FAINT, MEMORY, SITES, Column, Row, Source, Table
+from foveal.analysis.ledger.detectors import COCO, NOT_TRAINED
+from foveal.analysis.ledger.records import AUTHORS, FAINT, MEMORY, SITES, Column, Row, Source, Table, Trained
 
 _PARAMETERS, _MACS = Column("parameters", "M", MILLIONS), Column("MACs", "G", MACS)
 _TOP1 = Column("top-1", "%", metric="accuracy")
@@ -23,7 +24,8 @@ _README = Source("a third party's table of results (ViP)")
 IMAGENET = Table(
     "external", "ImageNet", "EAMLP, ImageNet", (Column("parameters", "M", WITH_FIXED), _TOP1),
     (
-        Row("EAMLP-7, 384 pixels", "- 71.7", "foveal_eamlp_7", sources={"top-1": AUTHORS}),
+        Row("EAMLP-7, 384 pixels", "- 71.7", "foveal_eamlp_7", sources={"top-1": AUTHORS},
+            trained={"": Trained("foveal_eamlp_7", "imagenet", {"img_size": 384})}),
         Row("EAMLP-14", "30 78.9", "foveal_eamlp_14", fixed=_TOKENS * 384),
         Row("EAMLP-19", "55 79.4", "foveal_eamlp_19", fixed=_TOKENS * 448),
     ),
@@ -58,88 +60,48 @@ COSTS = Table(
 )  # fmt: skip
 
 _SEGMENTER = {"": "not run here: takes training"}
-_MIOU = (Column("mIoU", "%"),)
+_TEST = {"": "not run here: takes the server that has the labels of test"}
+_MIOU = (Column("mIoU", "%", metric="miou"),)
+
+
+def _eanet(data: str, depth: int, stride: int, **options: Any) -> dict[str, Trained]:
+    return {"": Trained("eanet", data, {"depth": depth, "output_stride": stride, **options})}
+
+
 SEGMENTATION = Table(
     "external", "segmentation", "EANet, semantic segmentation", _MIOU,
     (
-        Row("PASCAL VOC test, ResNet-101", "84.0", why=_SEGMENTER, sources={"": MEMORY}),
-        Row("ADE20K val, ResNet-101", "45.33", why=_SEGMENTER),
-        Row("Cityscapes val, ResNet-101", "81.7", why=_SEGMENTER),
+        Row("PASCAL VOC test, ResNet-101", "84.0", why=_TEST, sources={"": MEMORY}),
+        Row("ADE20K val, ResNet-101", "45.33", why=_SEGMENTER, trained=_eanet("ade20k", 101, 8)),
+        Row("Cityscapes val, ResNet-101", "81.7", why=_SEGMENTER, trained=_eanet("cityscapes", 101, 8)),
     ),
     SITES,
 )  # fmt: skip
+_NON_LOCAL = {"attention": "nonlocal", "attention_options": {"key_channels": 512, "value_channels": 512}}
+_SOFTMAX = {"attention_options": {"normalization": "softmax"}}
 ABLATION = Table(
     "external", "ablation", "Ablation, PASCAL VOC val, ResNet-50", _MIOU,
-    (
-        Row("FCN", "75.7", why=_SEGMENTER),
-        Row("with self-attention", "76.2", why=_SEGMENTER),
-        Row("with external attention, 64 slots, stride 16", "77.1", why=_SEGMENTER),
-        Row("with external attention, 64 slots, stride 8", "77.4", why=_SEGMENTER),
-        Row("softmax instead of double normalisation", "75.3", why=_SEGMENTER),
+    tuple(
+        Row(label, printed, why=_SEGMENTER, trained=_eanet("voc", 50, stride, **options))
+        for label, printed, stride, options in (
+            ("FCN", "75.7", 16, {"attention": "none"}),
+            ("with self-attention", "76.2", 16, _NON_LOCAL),
+            ("with external attention, 64 slots, stride 16", "77.1", 16, {}),
+            ("with external attention, 64 slots, stride 8", "77.4", 8, {}),
+            ("softmax instead of double normalisation", "75.3", 16, _SOFTMAX),
+        )
     ),
     FAINT,
 )  # fmt: skip
+_UNIT_AT_RES4 = {"attention": "external", "sites": ["res4"]}
 DETECTION = Table(
-    "external", "detection", "Detectors, COCO", (Column("box AP", "%"),),
+    "external", "detection", "Detectors, COCO", (Column("box AP", "%", metric="box_ap"),),
     (
-        Row("RetinaNet", "36.5", why={"": NOT_TRAINED}),
-        Row("RetinaNet with external attention", "37.4", why={"": NOT_TRAINED}),
+        Row("RetinaNet", "36.5", why={"": NOT_TRAINED}, trained={"": Trained("retinanet", COCO)}),
+        Row("RetinaNet with external attention", "37.4", why={"": NOT_TRAINED},
+            trained={"": Trained("retinanet", COCO, _UNIT_AT_RES4)}),
     ),
     FAINT,
 )  # fmt: skip
 
-_GAN = {"": "not run here: takes training, and the weights of the Inception network"}
-_ANOTHER_GAN = {"": "another paper's network, not in foveal"}
-_SCORES = (Column("FID", "", metric="fid"), Column("IS", "", metric="inception_score"))
-_STUDIO = Source("from memory, and a third party's table agrees", "medium")
-
-
-def _gans(title: str, data: str, rows: dict[str, str], faint: tuple[str, ...]) -> Table:
-    told: Any = {name: {"": FAINT} if name in faint else {} for name in rows}
-    ours = {"SAGAN": "sagan", "EAGAN": "eagan"}
-    made = tuple(
-        Row(name, printed, ours.get(name, ""), why=_GAN if name in ours else _ANOTHER_GAN, sources=told[name])
-        for name, printed in rows.items()
-    )
-    return Table("external", "GAN", title, _SCORES, made, _STUDIO, data=data)
-
-
-GAN_CIFAR = _gans(
-    "Image generation, CIFAR-10", "cifar10",
-    {
-        "DCGAN": "49.030 6.638", "LSGAN": "66.686 5.577", "WGAN-GP": "25.852 7.458", "ProjGAN": "33.830 7.539",
-        "SAGAN": "14.498 8.626", "EAGAN": "14.105 8.630",
-    },
-    ("SAGAN", "EAGAN"),
-)  # fmt: skip
-GAN_TINY = _gans(
-    "Image generation, Tiny ImageNet", "tinyimagenet",
-    {
-        "DCGAN": "91.625 5.640", "LSGAN": "90.008 5.381", "ProjGAN": "89.175 6.224", "SAGAN": "51.414 8.342",
-        "EAGAN": "48.374 8.673",
-    },
-    ("EAGAN",),
-)  # fmt: skip
-
-_POINTS = {"": "not run here: takes training", "FLOPs": "what the paper counts is not stated"}
-POINTS = Table(
-    "external", "points", "Point clouds: ModelNet40 accuracy, ShapeNet part pIoU",
-    (Column("accuracy", "%"), Column("pIoU", "%")),
-    (
-        Row("PCT", "93.2 86.4", why={"": _POINTS[""]}, sources={"pIoU": Source("third-party notes on the paper")}),
-        Row("EAT", "93.4 86.5", why={"": _POINTS[""]}),
-    ),
-    MEMORY,
-)  # fmt: skip
-PCT = Table(
-    "external", "PCT", "The point-cloud transformers that external attention is put into, ModelNet40",
-    (_PARAMETERS, Column("FLOPs", "G", MACS), Column("accuracy", "%")),
-    (
-        Row("NPCT", "1.36 1.80 91.0", layer=models.npct, why=_POINTS, sources={"parameters": CHECKED}),
-        Row("SPCT", "1.36 1.82 92.0", layer=models.spct, why=_POINTS, sources={"parameters": CHECKED}),
-        Row("PCT", "2.88 2.32 93.2", layer=models.pct, why=_POINTS, sources={"parameters": CHECKED}),
-    ),
-    MEMORY, (3, 1024),
-)  # fmt: skip
-
-TABLES = (IMAGENET, COSTS, SEGMENTATION, ABLATION, DETECTION, GAN_CIFAR, GAN_TINY, POINTS, PCT)
+TABLES = (IMAGENET, COSTS, SEGMENTATION, ABLATION, DETECTION, *generation.TABLES, *points.TABLES)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from foveal.analysis.ledger import augmented, complexity, detectors, efficient, explicit, external, local
 from foveal.analysis.ledger.conventions import Convention
-from foveal.analysis.ledger.records import Cell, Column, Row, Run, Source, Table, Verdict
+from foveal.analysis.ledger.identity import deciding
+from foveal.analysis.ledger.records import COUNTED, NOWHERE, Cell, Column, Row, Run, Source, Table, Trained, Verdict
 from foveal.analysis.ledger.tally import figure, figure_of_layer, known
 from foveal.analysis.ledger.verdict import NEARLY, is_figure, is_near, judge, number
 from foveal.errors import OptionError
@@ -24,6 +25,7 @@ PAPERS: dict[str, tuple[str, tuple[Table, ...]]] = {
     "external": ("Beyond Self-attention: External Attention using Two Linear Layers", external.TABLES),
 }
 NOT_HERE = "not run here"
+ALONE = "no published figure is known"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Summary:
     equal: int
     differs: int
     not_run: int
+    counted: int
+    """Of those beside which nothing is published."""
 
 
 def ledger(
@@ -70,19 +74,18 @@ def ledger(
 def takes(run: Run, papers: Sequence[str] = ()) -> bool:
     """Whether a cell of the papers is about this model on this data."""
     return any(
-        row.model == run.model and table.data == run.data and column.metric in run.metrics
+        _fits(table, row, column, run)
         for name in papers or PAPERS
         for table in PAPERS[name][1]
         for row in table.rows
         for column in table.columns
-        if column.metric
     )
 
 
 def summary(cells: Sequence[Cell]) -> Summary:
     """The counts of the last line."""
     count = Counter(cell.verdict for cell in cells)
-    return Summary(len(cells), count[Verdict.EQUAL], count[Verdict.DIFFERS], count[Verdict.NOT_RUN])
+    return Summary(len(cells), *(count[verdict] for verdict in Verdict))
 
 
 def row_cells(table: Table, row: Row, runs: Sequence[Run] = ()) -> list[Cell]:
@@ -94,26 +97,38 @@ def row_cells(table: Table, row: Row, runs: Sequence[Run] = ()) -> list[Cell]:
     return [_cell(table, row, column, text, runs) for column, text in columns if text != "-"]
 
 
-def _cell(table: Table, row: Row, column: Column, published: str, runs: Sequence[Run]) -> Cell:
-    why = row.why.get(column.name, row.why.get("", ""))
+def _cell(table: Table, row: Row, column: Column, text: str, runs: Sequence[Run]) -> Cell:
     source: Source = row.sources.get(column.name, row.sources.get("", table.source))
     rule = row.rules.get(column.name, column.rule)
-    ours, verdict = _ours(table, row, column, rule), Verdict.NOT_RUN
+    ours, difference = _ours(table, row, column, rule), None
+    if text == COUNTED:
+        published, source, verdict, why = "", NOWHERE, Verdict.COUNTED, ALONE
+    else:
+        published = text
+        ours, difference, verdict, why = _compared(table, row, column, rule, ours, published, runs)
+    return Cell(
+        table.paper, table.number, table.title, row.label, column.name, column.unit, published, ours, difference,
+        verdict, why, rule.name if rule else "", row.model, source.where, source.certainty,
+    )  # fmt: skip
+
+
+def _compared(
+    table: Table, row: Row, column: Column, rule: Convention | None, ours: float | None, published: str,
+    runs: Sequence[Run],
+) -> tuple[float | None, float | None, Verdict, str]:  # fmt: skip
+    """Ours, its difference from the published figure, the verdict and its reason."""
+    why = row.why.get(column.name, row.why.get("", ""))
     if ours is None and column.metric and is_figure(published):
         ours, run_why = _from_runs(table, row, column, runs)
         why = run_why if ours is not None else why or _no_run(table, row)
     elif ours is None:
         why = why or _no_model(row)
-    difference = None
-    if ours is not None:
-        difference = ours - float(number(published))
-        verdict, why = judge(published, ours, why)
-        if verdict is Verdict.DIFFERS and rule is not None and rule.operations and is_near(published, ours):
-            why = f"{NEARLY}; {why}"
-    return Cell(
-        table.paper, table.number, table.title, row.label, column.name, column.unit, published, ours, difference,
-        verdict, why, rule.name if rule else "", row.model, source.where, source.certainty,
-    )  # fmt: skip
+    if ours is None:
+        return None, None, Verdict.NOT_RUN, why
+    verdict, why = judge(published, ours, why)
+    if verdict is Verdict.DIFFERS and rule is not None and rule.operations and is_near(published, ours):
+        why = f"{NEARLY}; {why}"
+    return ours, ours - float(number(published)), verdict, why
 
 
 def _ours(table: Table, row: Row, column: Column, rule: Convention | None) -> float | None:
@@ -130,12 +145,28 @@ def _ours(table: Table, row: Row, column: Column, rule: Convention | None) -> fl
 
 
 def _from_runs(table: Table, row: Row, column: Column, runs: Sequence[Run]) -> tuple[float | None, str]:
-    """The user's own figure for a model on the table's data, if there is a run of it."""
-    for run in runs:
-        if row.model and run.model == row.model and run.data == table.data and column.metric in run.metrics:
-            seeds = f"{run.seeds} seed{'s' if run.seeds > 1 else ''}"
-            return run.metrics[column.metric], f"your run: {run.epochs} epochs, {seeds}; training is not the paper's"
-    return None, ""
+    """The user's own figure, if there is a run of the row; first of those whose recipe is for this very figure."""
+    fitting = [run for run in runs if _fits(table, row, column, run)]
+    if not fitting:
+        return None, ""
+    printed = float(number(_printed(table, row, column)))
+    run = min(fitting, key=lambda each: each.meant.get(column.metric) != printed)
+    seeds = f"{run.seeds} seed{'s' if run.seeds > 1 else ''}"
+    return run.metrics[column.metric], f"your run: {run.epochs} epochs, {seeds}; training is not the paper's"
+
+
+def _fits(table: Table, row: Row, column: Column, run: Run) -> bool:
+    """Whether a run is of this cell: of its network and data, with its metric."""
+    wanted = row.trained.get(column.name, row.trained.get("", Trained(row.model, table.data)))
+    if column.metric not in run.metrics or not is_figure(_printed(table, row, column)):
+        return False
+    if (wanted.model, wanted.data) != (run.model, run.data):
+        return False
+    return deciding(run.model, run.options) == deciding(run.model, wanted.options)
+
+
+def _printed(table: Table, row: Row, column: Column) -> str:
+    return row.printed.split()[table.columns.index(column)]
 
 
 def _no_run(table: Table, row: Row) -> str:

@@ -16,6 +16,8 @@ class Verdict(str, Enum):
     EQUAL = "equal"
     DIFFERS = "differs"
     NOT_RUN = "not run"
+    COUNTED = "counted"
+    """By foveal alone: no published figure is known."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,27 @@ SITES = Source("third-party sites and repositories")
 MEMORY = Source("from memory", "medium")
 FAINT = Source("from memory", "low")
 CHECKED = Source("from memory, and the count agrees", "medium")
+NOWHERE = Source("", "")
+"""Of a cell without a published figure."""
+
+COUNTED = "counted"
+"""What a row has in the place of a figure that is counted here and not known to be published."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run must have trained to stand beside published accuracies: the network of a model's name and options, on
+    this data."""
+
+    model: str
+    data: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its name, its unit, and how ours is computed; accuracies of a classifier have no rule but ``metric``,
-    by which a run of the user is looked up."""
+    """One column: its name, its unit, and how ours is computed; what takes training has no rule but ``metric``, by
+    which a run of the user is looked up."""
 
     name: str
     unit: str
@@ -50,13 +67,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One row as printed, cell by cell between spaces ("-" where there is none), and which model of foveal it is.
+    """One row as printed, cell by cell between spaces, and which model of foveal it is.
+
+    "-" stands where nothing is printed and no cell is made, ``COUNTED`` where ours stands alone.
 
     Attributes:
         layer: makes a single layer instead of a model.
         computed: figures that are no property of a model, by column.
         rules: other rules of counting than the columns', by column.
         fixed: numbers that the authors hold as parameters without training them and foveal computes anew.
+        trained: what a run must have trained, by column; ``model`` without options on the table's data where left out.
         why: by column, why ours is another or there is none; the empty column stands for all that have no own.
         sources: other sources than the table's, likewise.
     """
@@ -69,6 +89,7 @@ class Row:
     computed: Mapping[str, Callable[[], float]] = field(default_factory=dict)
     rules: Mapping[str, Convention] = field(default_factory=dict)
     fixed: int = 0
+    trained: Mapping[str, Trained] = field(default_factory=dict)
     why: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)
 
@@ -91,7 +112,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Cell:
-    """One published figure beside ours. ``difference`` is ours less the published one; ``rule`` names the counting."""
+    """One published figure beside ours. ``difference`` is ours less the published one; ``rule`` names the counting.
+
+    Where no published figure is known, ``published``, ``source`` and ``certainty`` are empty.
+    """
 
     paper: str
     table: str
@@ -112,10 +136,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run of the user: mean metrics over seeds, as published units (per cent)."""
+    """A finished run of the user: mean metrics over seeds, in published units (per cent).
+
+    ``meant`` is what its recipe says to be published, by metric: of rows that name the same network the one it is for.
+    """
 
     model: str
     data: str
     metrics: Mapping[str, float]
     seeds: int
     epochs: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    meant: Mapping[str, float] = field(default_factory=dict)

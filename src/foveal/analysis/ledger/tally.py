@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from foveal import models
 from foveal.analysis.ledger.conventions import Convention, Tally
-from foveal.analysis.ledger.work import Work, work_of
+from foveal.analysis.ledger.work import Work, work_of, work_on
 
 _REGISTERS = models
 Options = tuple[tuple[str, Any], ...]
@@ -42,6 +42,18 @@ def _tally(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> Tally:
     with torch.device("meta"):
         layer = make()
     return Tally(_parameters(layer), 0, work_of(layer, shape))
+
+
+def figure_of_network(make: Callable[[], tuple[nn.Module, tuple[Tensor, ...]]], rule: Convention) -> float:
+    """The same of a network that takes more than a map; ``make`` gives it with the inputs of one sample."""
+    return rule.read(_tally_of_network(make))
+
+
+@cache
+def _tally_of_network(make: Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]) -> Tally:
+    with torch.device("meta"):
+        network, inputs = make()
+    return Tally(_parameters(network), 0, work_on(network, *inputs))
 
 
 # Rows of a table ask for their columns one after the other; keeping every model would only hold memory.

@@ -54,6 +54,11 @@ class Work:
 
 def work_of(model: nn.Module, shape: Sequence[int]) -> Work:
     """Count one forward of a model that is on the meta device, over a map ``(channels, *space)``."""
+    return work_on(model, torch.empty(1, *shape, device="meta"))
+
+
+def work_on(model: nn.Module, *inputs: Tensor) -> Work:
+    """The same over inputs of any kind, those of one sample."""
     done: list[Work] = []
     hooks = [
         module.register_forward_hook(partial(_hook, done))
@@ -62,7 +67,7 @@ def work_of(model: nn.Module, shape: Sequence[int]) -> Work:
     ]
     try:
         with torch.no_grad():
-            model.eval()(torch.empty(1, *shape, device="meta"))
+            model.eval()(*inputs)
     finally:
         for hook in hooks:
             hook.remove()
@@ -76,18 +81,19 @@ def _inside_attention(model: nn.Module, name: str) -> bool:
 
 
 def _hook(done: list[Work], module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-    if isinstance(output, Tensor) and isinstance(inputs[0], Tensor):
-        done.append(_module(module, inputs[0], output))
+    # What makes a weight of its parametrization takes none.
+    if inputs and isinstance(output, Tensor) and isinstance(inputs[0], Tensor):
+        done.append(_module(module, [x for x in inputs if isinstance(x, Tensor)], output))
 
 
-def _module(module: nn.Module, x: Tensor, y: Tensor) -> Work:
+def _module(module: nn.Module, inputs: Sequence[Tensor], y: Tensor) -> Work:
     if isinstance(module, AttentionLayer):
-        return defined(module, tuple(x.shape[2:]))
+        return defined(module, tuple(inputs[0].shape[2:]))
     if isinstance(module, _ConvNd):
         return Work(linear=y.numel() * prod(module.weight.shape[1:]))
     if isinstance(module, nn.Linear):
-        features = module.in_features
-        return Work(linear=y.numel() * features)
+        # One of several inputs has weights of its own for each.
+        return Work(linear=sum(x.numel() for x in inputs) * module.out_features)
     # timm's fused norm and activation is a norm whose activation is a module of its own.
     if isinstance(module, (_BatchNorm, nn.LayerNorm)):
         return Work(normed=y.numel())
