@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foveal.errors import DataError, OptionError
+from foveal.viz.lettering import lettered
 from foveal.viz.overlay import data_uri
 from foveal.viz.scale import Box, place_labels
 
@@ -124,9 +125,8 @@ def label_points(canvas: Canvas, points: Sequence[Point], labels: Sequence[str],
 
 def width_of(text: str, size: float) -> float:
     """About as wide as a line of words is."""
-    from PIL import ImageFont
-
-    return float(ImageFont.load_default(round(size * 4)).getlength(text)) / 4
+    text, font = lettered(text, round(size * 4))
+    return float(font.getlength(text)) / 4
 
 
 def svg(canvas: Canvas) -> str:
@@ -190,8 +190,6 @@ def _raster(canvas: Canvas) -> PIL.Image.Image:
 
 
 def _paint(draw: ImageDraw.ImageDraw, shape: Line | Dot | Words | Bar, scale: int) -> None:
-    from PIL import ImageFont
-
     if isinstance(shape, Bar):
         (x, y), (wide, high) = shape.at, shape.size
         draw.rectangle((x * scale, y * scale, (x + wide) * scale, (y + high) * scale), fill=shape.colour)
@@ -209,8 +207,8 @@ def _paint(draw: ImageDraw.ImageDraw, shape: Line | Dot | Words | Bar, scale: in
             draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=colour)
         return
     anchor = {"start": "lm", "middle": "mm", "end": "rm"}[shape.anchor]
-    font = ImageFont.load_default(round(shape.size * scale))
-    draw.text((x, y), shape.text, fill=shape.colour, font=font, anchor=anchor)
+    text, font = lettered(shape.text, round(shape.size * scale))
+    draw.text((x, y), text, fill=shape.colour, font=font, anchor=anchor)
 
 
 def _dashes(points: Sequence[Point]) -> list[list[Point]]:

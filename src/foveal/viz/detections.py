@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foveal.data.detection.rle import decode
+from foveal.viz.lettering import lettered
 
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont
@@ -91,12 +92,10 @@ def _corners(box: Sequence[float], factor: int) -> Box:
 
 def _names(draw: ImageDraw.ImageDraw, objects: Sequence[Seen], factor: int, size: tuple[int, int]) -> None:
     """Write the names where they hide least of each other, the surest first."""
-    from PIL import ImageFont
-
-    font = ImageFont.load_default(max(14, max(size) // 45))
     taken: list[Box] = []
     for seen in reversed(objects):
-        text, colour = f"{seen.name} {seen.score:.2f}", COLOURS[seen.colour % len(COLOURS)]
+        colour = COLOURS[seen.colour % len(COLOURS)]
+        text, font = lettered(f"{seen.name} {seen.score:.2f}", max(14, max(size) // 45))
         place = _place(_corners(seen.box, factor), _extent(font, text), size, taken)
         taken.append(place)
         draw.rectangle(place, fill=colour)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from PIL import ImageFont
+from foveal.viz.lettering import lettered
 
 RGB = tuple[int, int, int]
 Bytes = npt.NDArray[np.uint8]
@@ -97,16 +96,16 @@ def _fitted(image: Bytes, labels: Bytes, most: int) -> tuple[Bytes, Bytes]:
 
 
 def _over_legend(picture: Bytes, labels: Bytes, names: Sequence[str], colours: Sequence[RGB]) -> Bytes:
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
-    font: Any = ImageFont.load_default(_SIZE)
     width = max(picture.shape[1], _WIDTH)
     entries = _entries(labels, names, colours)
-    placed, height = _placed([text for text, _ in entries], width, font)
+    words = [lettered(text, _SIZE) for text, _ in entries]
+    placed, height = _placed([font.getlength(text) for text, font in words], width)
     canvas = Image.new("RGB", (width, picture.shape[0] + height), _PAPER)
     canvas.paste(Image.fromarray(picture), ((width - picture.shape[1]) // 2, 0))
     draw = ImageDraw.Draw(canvas)
-    for (text, colour), (left, top) in zip(entries, placed, strict=True):
+    for (_, colour), (text, font), (left, top) in zip(entries, words, placed, strict=True):
         top += picture.shape[0]
         if colour is not None:
             draw.rectangle((left, top, left + _SIZE, top + _SIZE), fill=colour, outline=_SOFT)
@@ -125,11 +124,11 @@ def _entries(labels: Bytes, names: Sequence[str], colours: Sequence[RGB]) -> lis
     return told if len(there) <= MOST_NAMED else [*told, (f"and {len(there) - MOST_NAMED} more", None)]
 
 
-def _placed(texts: Sequence[str], width: int, font: ImageFont.FreeTypeFont) -> tuple[list[tuple[int, int]], int]:
+def _placed(lengths: Sequence[float], width: int) -> tuple[list[tuple[int, int]], int]:
     """Left upper corner of each, row after row, and the height of all."""
     places, left, top = [], _GAP, _GAP
-    for text in texts:
-        wide = round(font.getlength(text)) + _SIZE + _GAP
+    for length in lengths:
+        wide = round(length) + _SIZE + _GAP
         if left > _GAP and left + wide + _GAP > width:
             left, top = _GAP, top + _SIZE + _GAP
         places.append((left, top))
