@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from data import points_miniatures as miniatures
 from foveal import models
@@ -215,3 +217,21 @@ def test_a_point_gets_a_part_of_its_category_even_where_all_of_them_have_probabi
     allowed = allowed_parts(PARTS, tuple(PARTS), 6)
     answered = part_answers(torch.full((1, 6, 2), -torch.inf), torch.tensor([1]), allowed)
     assert answered.tolist() == [[3, 3]]
+
+
+def test_metrics_of_parts_make_no_float64_on_a_device_that_may_lack_it():
+    made = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            made.append((out.device.type, out.dtype) if isinstance(out, torch.Tensor) else None)
+            return out
+
+    with FakeTensorMode(), torch.device("cuda"), torch.no_grad():
+        parts, counts = torch.zeros(2, 9, dtype=torch.long), torch.full((2,), 9)
+        allowed = torch.ones(3, 6, dtype=torch.bool)
+        with Seen():
+            found = shape_ious(parts, parts, counts, allowed, counts)
+    assert (found.device.type, found.dtype) == ("cpu", torch.float64)
+    assert ("cuda", torch.bool) in made and ("cuda", torch.float64) not in made

@@ -83,8 +83,11 @@ def _without_gradients(name: str) -> AbstractContextManager[Any]:
 
 
 def _seconds(run: Callable[[], object], device: str) -> float:
+    queued = torch.device(device).type == "cuda"
+    if queued:
+        torch.cuda.synchronize(device)
     start = time.perf_counter()
     run()
-    if device == "cuda":
-        torch.cuda.synchronize()
+    if queued:
+        torch.cuda.synchronize(device)
     return time.perf_counter() - start
