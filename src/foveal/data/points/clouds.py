@@ -169,7 +169,7 @@ def check_points(points: npt.NDArray[Any], where: str) -> None:
         DataError: with the first such point.
     """
     with np.errstate(over="ignore"):
-        broken = ~np.isfinite(points.astype(np.float32)).all(1)
+        broken = ~np.isfinite(points.astype(np.float32, copy=False)).all(1)
     if broken.any():
         raise DataError(
             f"load: {where} has {int(broken.sum())} of {len(points)} points that are no finite numbers, the first is "
