@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from PIL import Image
 
 from data import segmentation_miniatures as miniatures
 from foveal.analysis.ledger import external
 from foveal.data.segmentation.options import SegmentationAugmentation, SegmentationData
-from foveal.errors import OptionError
+from foveal.errors import DataError, OptionError
 from foveal.tasks.clock import NoClock
 from foveal.tasks.descent import Descent
 from foveal.tasks.kind import Asked
@@ -26,6 +27,7 @@ from foveal.tasks.recipe import NamedModel, OptimizerOptions
 from foveal.tasks.recipe_check import check
 from foveal.tasks.recipe_files import names, read_recipe
 from foveal.tasks.segmentation import labelling
+from foveal.tasks.segmentation.networks import network
 from foveal.tasks.segmentation.recipe import SegmentationEvaluation, SegmentationRecipe
 from foveal.tasks.segmentation.scoring import scores
 from foveal.tasks.train import plan_of, train
@@ -346,3 +348,13 @@ def test_weights_that_a_recipe_names_are_what_training_starts_from(folder, tmp_p
     other.build()
     for one, two in zip(first.models["model"].parameters(), other.models["model"].parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_weights_of_a_classifier_are_what_the_backbone_starts_from(tmp_path):
+    classifier = torchvision.models.resnet18().state_dict()
+    torch.save(classifier, tmp_path / "resnet18.pth")
+    options = {"depth": 18, "stem": "torchvision", "width": 8}
+    own = network(NamedModel("eanet", options, str(tmp_path / "resnet18.pth")), 5, load=True).backbone.state_dict()
+    assert all(torch.equal(own[key], value) for key, value in classifier.items() if not key.startswith("fc."))
+    with pytest.raises(DataError, match=r"^weights: .*resnet18.pth does not fit .*conv1.0.weight"):
+        network(NamedModel("eanet", {**options, "stem": "deep"}, str(tmp_path / "resnet18.pth")), 5, load=True)

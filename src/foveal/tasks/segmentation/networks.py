@@ -15,7 +15,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {"eanet": eanet}
 
 
 def network(model: NamedModel, classes: int, *, load: bool = False) -> nn.Module:
-    """A network with new weights; ``load`` reads those that the recipe starts from.
+    """A network with new weights; ``load`` reads those that the recipe starts from: of the whole, or of a classifier,
+    which are then the backbone's.
 
     Raises:
         OptionError: there is no such network, or it does not take an option.
@@ -36,5 +37,7 @@ def network(model: NamedModel, classes: int, *, load: bool = False) -> nn.Module
     if load and model.weights is not None:
         from foveal.models.backbones import load_weights_, read_weights
 
-        load_weights_(made, read_weights(model.weights), model.weights)
+        state = read_weights(model.weights)
+        whole = any(key.removeprefix("module.").startswith("fc0.") for key in state)
+        load_weights_(made if whole else made.get_submodule("backbone"), state, model.weights)
     return made
