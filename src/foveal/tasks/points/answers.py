@@ -112,7 +112,8 @@ def _answer(opened: Opened, name: str, points: Doubles, category: int | None, as
     told, order = opened.told, np.random.default_rng(asked.seed).permutation(len(points))
     cloud = torch.from_numpy(points)
     cloud = (unit_sphere(cloud) if told["unit_sphere"] else cloud).float()
-    subsets = [torch.from_numpy(chosen) for chosen in _subsets(order, told["points"])]
+    # A class is told from the first of them alone.
+    subsets = _subsets(order if told["parts"] else order[: told["points"]], told["points"])
     batch = torch.stack([cloud[chosen].mT for chosen in subsets]).to(opened.device)
     with opened.autocast():
         if told["parts"]:
@@ -126,7 +127,7 @@ def _answer(opened: Opened, name: str, points: Doubles, category: int | None, as
     return Drawn(name, said.record, None, picture)
 
 
-def _subsets(order: Ints, count: int) -> list[Ints]:
+def _subsets(order: Ints, count: int) -> list[Tensor]:
     """The points in this order, ``count`` at a time; the last subset begins anew where it ends."""
     parts = [order[n : n + count] for n in range(0, len(order), count)]
     last = parts[-1]
@@ -134,7 +135,7 @@ def _subsets(order: Ints, count: int) -> list[Ints]:
         # Filled up with points of the whole cloud, as evenly spread as the rest.
         more = order[taken(len(order), count - len(last), generator=None, random=False).numpy()]
         parts[-1] = np.concatenate((last, more))
-    return parts
+    return [torch.from_numpy(part) for part in parts]
 
 
 def _classes(opened: Opened, batch: Tensor) -> Said:
