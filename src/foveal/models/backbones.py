@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -118,7 +118,9 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
-def load_weights_(model: nn.Module, state: Mapping[str, Tensor], source: str, *, new_head: bool = True) -> list[str]:
+def load_weights_(
+    model: nn.Module, state: Mapping[str, Tensor], source: str, *, new_head: bool = True, heads: Sequence[str] = ()
+) -> list[str]:
     """Load weights into a model, from the keys of its authors too where it knows them.
 
     Args:
@@ -126,6 +128,7 @@ def load_weights_(model: nn.Module, state: Mapping[str, Tensor], source: str, *,
         state: its state dict; counters of norms may be missing or too many.
         source: of the weights, for the error.
         new_head: leave a head for another number of classes as it is.
+        heads: names of the layers that are the head, where it is not the one that timm names.
 
     Returns:
         The keys of the head that stayed as they were.
@@ -135,7 +138,7 @@ def load_weights_(model: nn.Module, state: Mapping[str, Tensor], source: str, *,
     """
     state = model.own_keys(state) if hasattr(model, "own_keys") else state  # type: ignore[operator]
     own = model.state_dict()
-    heads = _heads(model) if new_head else ()
+    heads = (tuple(f"{name}." for name in heads) or _heads(model)) if new_head else ()
     missing = [key for key in own if key not in state and not _counts(key)]
     other = [key for key in own if key in state and state[key].shape != own[key].shape]
     new = [key for key in missing + other if key.startswith(heads)]

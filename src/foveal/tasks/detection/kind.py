@@ -29,6 +29,8 @@ METRICS = {
 COCO = (117_266, 80, 90)
 """Training images with an object that is no crowd, categories, and the largest id of one."""
 LEAST_CROP = 32
+HEADS = ("roi_heads.box_predictor", "roi_heads.mask_predictor.mask_fcn_logits", "head.classification_head.cls_logits")
+"""Layers that begin anew where weights are of other classes."""
 
 
 class Detection(Kind):
@@ -92,7 +94,7 @@ def network(model: DetectionModel, classes: int, *, load: bool = False) -> nn.Mo
         options.setdefault("trainable_layers", 3)  # what it would be with them
     made = detector(model.name, options, classes=classes)
     if load and model.weights is not None:
-        load_weights_(made, read_weights(model.weights), model.weights)
+        load_weights_(made, read_weights(model.weights), model.weights, heads=HEADS)
     return made
 
 

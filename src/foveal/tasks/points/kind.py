@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -95,7 +95,9 @@ class Points(Kind):
 
             model = self.networks(recipe, told)["model"]
             if recipe.model.weights is not None:
-                load_weights_(model, read_weights(recipe.model.weights), recipe.model.weights)
+                # Networks of points end in a Sequential, whose last map has a row for each class.
+                last = f"head.{len(cast(nn.Sequential, model.head)) - 1}"
+                load_weights_(model, read_weights(recipe.model.weights), recipe.model.weights, heads=(last,))
             return model
 
         return PointLearning(data, make, recipe)

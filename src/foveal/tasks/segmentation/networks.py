@@ -39,5 +39,6 @@ def network(model: NamedModel, classes: int, *, load: bool = False) -> nn.Module
 
         state = read_weights(model.weights)
         whole = any(key.removeprefix("module.").startswith("fc0.") for key in state)
-        load_weights_(made if whole else made.get_submodule("backbone"), state, model.weights)
+        heads = ("fc2",) if whole else ()
+        load_weights_(made if whole else made.get_submodule("backbone"), state, model.weights, heads=heads)
     return made
