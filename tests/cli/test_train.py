@@ -12,6 +12,8 @@ import pytest
 
 from foveal.cli import main
 from foveal.cli.train import parse
+from foveal.cli.training_progress import _told
+from foveal.tasks.detection.kind import METRICS
 from foveal.tasks.recipe import Recipe
 from foveal.tasks.recipe_files import names, read_recipe
 
@@ -128,6 +130,17 @@ def test_a_run_prints_its_result_and_says_when_it_is_finished(tiny, tmp_path, ca
     assert f"accuracy {100 * record['accuracy']:.2f} %" in shown.out
     assert main([*given, "--epochs", "2"]) == 2
     assert "holds a run of another recipe: its epochs is 1, asked for is 2." in capsys.readouterr().err
+
+
+def test_a_plan_without_a_step_is_refused_as_training_refuses_it(tiny, tmp_path, capsys):
+    for more in (["--plan"], ["--out", str(tmp_path / "run")]):
+        assert main(["train", tiny, "--batch-size", "1000000", *more]) == 2
+        assert "train: --batch-size must be at most the " in capsys.readouterr().err
+
+
+def test_a_line_has_every_metric_before_the_forms_of_one():
+    told = _told("detection", dict.fromkeys(METRICS, 0.5))
+    assert told == [f"{words} 50.00 %" for words in ("box AP", "box AP50", "box AP75", "box AP small", "mask AP")]
 
 
 def test_ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on(tiny, tmp_path):

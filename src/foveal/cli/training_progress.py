@@ -99,9 +99,12 @@ def print_result(record: Mapping[str, Any], folder: str) -> None:
 
 
 def _told(task: str, metrics: Mapping[str, Any]) -> list[str]:
-    """The metrics of a task in its order, the first few."""
+    """A few metrics of a task in its order: rather every one's main form than all forms of the first."""
     known = kind_named(task).metrics
-    return [f"{metric.words} {metric.text(metrics[name])}" for name, metric in known.items() if name in metrics][:MOST]
+    there = [name for name in known if name in metrics]
+    main = [name for name in there if not any(name != other and name.startswith(other) for other in there)]
+    told = [*main, *(name for name in there if name not in main)][:MOST]
+    return [f"{known[name].words} {known[name].text(metrics[name])}" for name in there if name in told]
 
 
 def _is_loss(name: str) -> bool:

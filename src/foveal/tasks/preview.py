@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from foveal.errors import OptionError
 from foveal.tasks.kind import Kind, Sizes
 from foveal.tasks.kinds import kind_of
 from foveal.tasks.recipe import Training
@@ -46,13 +47,19 @@ def preview(recipe: Training) -> Preview:
     """What a run of this recipe would be.
 
     Raises:
-        OptionError: the recipe contradicts itself.
+        OptionError: the recipe contradicts itself, or an epoch has no step.
         DataError: the data are named with a path and cannot be read.
     """
     check(recipe)
     kind = kind_of(recipe)
     known = kind.published(recipe) if recipe.data.path is None else None
     sizes = known or _counted(kind, recipe)
+    steps = kind.steps(recipe, sizes.items)
+    if not steps:
+        raise OptionError(
+            f"train: --batch-size must be at most the {sizes.items} training {kind.items} of {recipe.data.name}, got "
+            f"{recipe.batch_size}. Use a smaller one."
+        )
     bends = key_epochs(recipe.schedule, recipe.epochs)
     return Preview(
         recipe=recipe,
@@ -61,7 +68,7 @@ def preview(recipe: Training) -> Preview:
         counted=known is None,
         classes=len(sizes.told.get("classes", ())),
         size=sizes.told.get("preparation", {}).get("size", 0),
-        steps_per_epoch=kind.steps(recipe, sizes.items),
+        steps_per_epoch=steps,
         parameters=_parameters(kind, recipe, sizes.told),
         rates=tuple((epoch, rate(recipe.schedule, recipe.optimizer.lr, epoch, recipe.epochs)) for epoch in bends),
     )
