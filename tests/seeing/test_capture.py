@@ -240,7 +240,8 @@ def test_nothing_is_never_silent(name, where, error, said):
 def test_attention_between_two_sequences_is_named():
     layer = nn.MultiheadAttention(4, 1, batch_first=True)
     x = torch.randn(1, 3, 4)
-    with pytest.raises(FovealError, match="attends from one sequence to another"), foveal.capture(layer):
+    said = r"attends from one sequence to another\)\. Ask a layer of foveal itself"
+    with pytest.raises(FovealError, match=said), foveal.capture(layer):
         layer(x[:, :2], x, x)
 
 

@@ -165,7 +165,7 @@ def test_a_compiled_model_has_the_same_names_and_nearly_the_same_weights(tmp_pat
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"sync_norm": True}, r"fit: sync_norm needs CUDA, .* got cpu\. Leave it out"),
+        ({"sync_norm": True}, r"fit: sync_norm needs CUDA, .* got cpu\. Leave it out \(--no-sync-norm\)"),
         ({"shard": True}, r"fit: shard splits a model over processes, got one process\. Start it by torchrun"),
     ],
 )

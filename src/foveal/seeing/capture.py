@@ -60,9 +60,11 @@ def capture(
             yield maps
     if not maps:
         reasons = "; ".join(f"{name}: {why}" for name, why in maps.left_out.items())
+        itself = "Ask a layer of foveal itself: attention_map(x, at=…)."
+        what_to_do = itself if reasons else "Call the model inside the with block."
         raise FovealError(
             f"capture: none of the {len(chosen)} layers that match gave a map{f' ({reasons})' if reasons else ''}. "
-            "Call the model inside the with block."
+            f"{what_to_do}"
         )
 
 

@@ -22,8 +22,8 @@ def check_plan(plan: Plan, device: torch.device) -> None:
     """Raise where this machine has not what a plan asks for."""
     if plan.sync_norm and device.type != "cuda":
         raise OptionError(
-            f"fit: sync_norm needs CUDA, whose batch norms torch can synchronise, got {device.type}. Leave it out; on "
-            "CPUs each process normalises its own share of a batch."
+            f"fit: sync_norm needs CUDA, whose batch norms torch can synchronise, got {device.type}. Leave it out "
+            "(--no-sync-norm); on CPUs each process normalises its own share of a batch."
         )
     if plan.shard and distributed.world() == 1:
         raise OptionError(
