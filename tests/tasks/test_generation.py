@@ -16,14 +16,16 @@ from torch.nn.utils import parametrize
 from foveal.errors import DataError, OptionError
 from foveal.models.gan import resnet_gan
 from foveal.tasks import checkpoint, distributed, train
+from foveal.tasks.averaging import settle_
 from foveal.tasks.clock import NoClock
 from foveal.tasks.descent import Descent
 from foveal.tasks.generation import adversarial
 from foveal.tasks.generation.draws import TURNS, sample_draw, training_draw
 from foveal.tasks.generation.kind import KIND
-from foveal.tasks.generation.networks import networks, settle_
+from foveal.tasks.generation.networks import networks
 from foveal.tasks.generation.recipe import DiscriminatorOptions, EvaluationOptions, GenerationData, GenerationRecipe
 from foveal.tasks.loop import fit
+from foveal.tasks.opening import load_weights_
 from foveal.tasks.recipe import NamedModel, OptimizerOptions
 from foveal.tasks.recipe_check import check
 from foveal.tasks.run_folder import append_metrics, read_metrics
@@ -225,15 +227,18 @@ def test_a_run_measured_again_tells_what_it_measured_itself(trained):
     assert told == {name: trained[1][name] for name in ("fid", "inception_score", "recognised")}
 
 
+def largest_values(model):
+    """Of every weight that has a spectral norm."""
+    normed = [module for module in model.modules() if parametrize.is_parametrized(module)]
+    weights = [getattr(module, name) for module in normed for name in module.parametrizations]
+    return torch.stack([torch.linalg.matrix_norm(weight.flatten(1), 2) for weight in weights])
+
+
 def test_what_is_kept_is_the_average_with_singular_vectors_of_its_own(trained):
     own = networks(RECIPE.model, classes=2, channels=1, size=8)["generator"]
     own.load_state_dict(kept(trained[0])["weights"]["generator.average"])
-    own.eval()
-    for module in own.modules():
-        if parametrize.is_parametrized(module):
-            for name in module.parametrizations:
-                largest = torch.linalg.matrix_norm(getattr(module, name).flatten(1), 2)
-                torch.testing.assert_close(largest, torch.ones(()), rtol=2e-2, atol=0)
+    largest = largest_values(own.eval())
+    torch.testing.assert_close(largest, torch.ones_like(largest), rtol=2e-2, atol=0)
 
 
 def test_settling_gives_weights_the_norm_that_they_should_have():
@@ -246,6 +251,44 @@ def test_settling_gives_weights_the_norm_that_they_should_have():
     weight = generator.blocks[0].conv2.weight.detach()
     assert float(torch.linalg.matrix_norm(weight.flatten(1), 2)) == pytest.approx(1, rel=2e-2)
     assert not any(module.training for module in generator.modules())
+
+
+class Stopped(Exception): ...
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The folder of a run that ends within its second epoch."""
+    folder, forwards = tmp_path_factory.mktemp("stopped"), []
+    fast = replace(RECIPE, optimizer=replace(RECIPE.optimizer, lr=0.05))  # singular vectors turn in a few steps
+    made = task(fast)
+
+    def stop(*_):
+        forwards.append(1)
+        if len(forwards) > 2 * (STEPS + 4):  # two parts a step, and the turns of the generator
+            raise Stopped
+
+    build = made.build
+    made.build = lambda: (build(), made.models["discriminator"].register_forward_pre_hook(stop))
+    with pytest.raises(Stopped):
+        fit(made, plan(fast, save_steps=1), folder)
+    return folder
+
+
+def test_opening_a_run_within_an_epoch_finds_the_average_s_singular_vectors_anew(stopped):
+    models = networks(RECIPE.model, classes=2, channels=1, size=8)
+    before = {path.name: path.read_bytes() for path in stopped.rglob("*.safetensors")}
+    words, recorded = load_weights_(models, stopped, "last")
+    assert "steps" in words and recorded == {}
+    own = networks(RECIPE.model, classes=2, channels=1, size=8)["generator"]
+    own.load_state_dict(checkpoint.read(stopped).tensors("generator.average"))
+    opened = models["generator"].eval()
+    averaged = largest_values(own.eval())
+    assert all(map(torch.equal, opened.parameters(), own.parameters()))
+    settle_(own)
+    assert all(map(torch.equal, opened.buffers(), own.buffers()))
+    assert (largest_values(opened) - 1).abs().max() < 0.3 * (averaged - 1).abs().max()
+    assert before == {path.name: path.read_bytes() for path in stopped.rglob("*.safetensors")}
 
 
 def test_measuring_seldom_leaves_out_epochs_but_neither_the_first_nor_the_last(tmp_path):

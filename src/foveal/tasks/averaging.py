@@ -6,6 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+ITERATIONS = 15
+"""Of the power method, as many as torch takes when it makes a spectral norm."""
 
 
 class Average:
@@ -56,3 +60,16 @@ class Average:
         for mine, new in pairs:
             if not mine.is_floating_point():
                 mine.copy_(new)
+
+
+@torch.no_grad()
+def settle_(model: nn.Module) -> None:
+    """Find the singular vectors of spectral norms anew, in place: their means are not those of the mean weights."""
+    for module in model.modules():
+        if not parametrize.is_parametrized(module):
+            continue
+        for name, own in module.parametrizations.items():  # type: ignore[operator,union-attr]
+            own.train()
+            for _ in range(ITERATIONS):
+                getattr(module, name)  # a read in training is one iteration
+            own.eval()

@@ -14,6 +14,7 @@ from foveal.data.options import DataOptions
 from foveal.data.preparation import Preparation
 from foveal.errors import DataError, OptionError
 from foveal.tasks import checkpoint
+from foveal.tasks.averaging import settle_
 from foveal.tasks.checkpoint import Which
 from foveal.tasks.kinds import CLASSIFICATION
 from foveal.tasks.recipe import ModelOptions, Recipe
@@ -160,11 +161,14 @@ def load_weights_(models: Mapping[str, nn.Module], folder: Path, which: Which) -
         raise DataError(f"open_run: {folder} has no {which} checkpoint yet. Train it first, or use the other --which.")
     for line in saved.damage:
         warnings.warn(f"{line}. {saved.path} is used instead.", stacklevel=2)
-    for name, model in models.items():
-        average = f"{name}.average"
-        saved.load_into(average if f"{average}.safetensors" in saved.files else name, model)
     state = saved.state()
     at = state.get("position", state)  # the best one was written at the end of an epoch and says no more than that
     step = at.get("step", 0)
+    for name, model in models.items():
+        average = f"{name}.average"
+        averaged = f"{average}.safetensors" in saved.files
+        saved.load_into(average if averaged else name, model)
+        if averaged and step:
+            settle_(model)  # at the end of an epoch that was done before it was measured
     words = f"{which}, epoch {at['epoch']}" + (f" and {step} steps" if step else "")
     return words, {} if step else {key: value for key, value in at["metrics"].items() if not key.startswith("train_")}

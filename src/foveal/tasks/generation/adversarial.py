@@ -20,13 +20,14 @@ from foveal.data.samples import mix
 from foveal.errors import OptionError
 from foveal.models.gan import discriminator_hinge, generator_hinge
 from foveal.tasks import distributed
+from foveal.tasks.averaging import settle_
 from foveal.tasks.generation.answers import as_bytes
 from foveal.tasks.generation.draws import TURNS, sample_draw, training_draw
 from foveal.tasks.generation.images import GenerationSet
 from foveal.tasks.generation.inception_score import InceptionScore
 from foveal.tasks.generation.judges import Judge, is_recipe
 from foveal.tasks.generation.moments import Moments, frechet_distance, joined
-from foveal.tasks.generation.networks import bare, frozen, settle_
+from foveal.tasks.generation.networks import bare, frozen
 from foveal.tasks.generation.recipe import GenerationRecipe
 from foveal.tasks.generators import generator_states, restore_generators
 from foveal.tasks.optimizers import optimizer

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from foveal.errors import OptionError
 from foveal.models.gan import GAN, LAYOUTS, eagan, resnet_gan, sagan
 from foveal.tasks.recipe import NamedModel
 
 MAKERS: dict[str, Callable[..., GAN]] = {"resnet_gan": resnet_gan, "sagan": sagan, "eagan": eagan}
-ITERATIONS = 15
-"""Of the power method, as many as torch takes when it makes a spectral norm."""
 
 
 def networks(model: NamedModel, *, classes: int, channels: int, size: int) -> dict[str, nn.Module]:
@@ -59,16 +55,3 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
-
-
-@torch.no_grad()
-def settle_(model: nn.Module) -> None:
-    """Find the singular vectors of spectral norms anew, in place: their means are not those of the mean weights."""
-    for module in model.modules():
-        if not parametrize.is_parametrized(module):
-            continue
-        for name, own in module.parametrizations.items():  # type: ignore[operator,union-attr]
-            own.train()
-            for _ in range(ITERATIONS):
-                getattr(module, name)  # a read in training is one iteration
-            own.eval()
