@@ -100,6 +100,23 @@ def test_a_folder_of_another_recipe_is_refused_with_the_first_difference(run, ch
     assert told in str(error.value)
 
 
+def test_a_start_that_failed_at_once_does_not_bind_its_folder(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+
+    def fail(*_, **__):
+        raise OptionError("fit: not on this machine. Change something.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("foveal.tasks.train.fit", fail)
+        with pytest.raises(OptionError, match="not on this machine"):
+            train(SMALL, out)
+    assert (out / "recipe.yaml").is_file()
+    changed = replace(SMALL, epochs=1, data=DataOptions(size=10))
+    assert train(changed, out)["epochs"] == 1
+    assert read_recipe(out / "recipe.yaml") == changed
+    assert json.loads((out / "config.json").read_text())["preparation"]["size"] == 10
+
+
 def test_a_folder_of_something_else_and_a_file_are_refused(tmp_path):
     (tmp_path / "other.txt").write_text("mine")
     with pytest.raises(OptionError, match="is not empty and holds no run"):

@@ -44,6 +44,7 @@ from foveal.tasks.task import Task
 from foveal.tasks.yaml_values import read_yaml
 
 RECIPE = "recipe.yaml"
+BEGUN = (RECIPE, "environment.json", "config.json")
 # What changes no number: where the same data lie, how many processes read them, and where the recipe comes from.
 FREE = ("about.", "data.path", "data.workers", "data.verify")
 # What a run did whose file is from before there was such an option.
@@ -173,12 +174,20 @@ def _held(out: Path, recipe: Training) -> dict[str, Any] | None:
     """
     if not out.is_dir():
         return None
+    if _failed_at_once(out):
+        return None
     if (out / RECIPE).is_file():
         check_same(out, recipe)
     elif any(path.name != LOCK for path in out.iterdir()):
         raise OptionError(f"train: {out} is not empty and holds no run. Use a new folder for --out.")
     record: dict[str, Any] | None = read_json(out / "result.json")
     return record
+
+
+def _failed_at_once(out: Path) -> bool:
+    """Whether a folder holds what a run writes down before it trains, and nothing after it: it binds nobody."""
+    there = {path.name for path in out.iterdir()} - {LOCK}
+    return there == set(BEGUN)
 
 
 def check_same(out: Path, recipe: Training) -> None:
@@ -197,6 +206,9 @@ def _begin(out: Path, recipe: Training, config: dict[str, Any]) -> None:
     """Write down what is trained, or hold it against what is there."""
     from foveal.models.weights import write_whole
 
+    if _failed_at_once(out):
+        for name in reversed(BEGUN):
+            (out / name).unlink()
     held = read_json(out / "config.json")
     if held is not None and held.get("data_fingerprint") != config["data_fingerprint"]:
         raise OptionError(
