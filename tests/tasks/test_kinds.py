@@ -28,7 +28,7 @@ def test_a_kind_has_the_name_of_its_recipes_and_measures_what_marks_their_best(t
     assert kind.name == task == recipe.task
     assert recipe.best in kind.metrics
     assert all(isinstance(metric, Metric) for metric in kind.metrics.values())
-    assert kind.asks <= {"batch_size", "threshold", "right", "count", "seed"}
+    assert kind.asks <= {"batch_size", "threshold", "right", "count", "seed", "category"}
 
 
 @pytest.mark.parametrize("name", OTHERS)
