@@ -247,6 +247,33 @@ def test_an_image_too_large_for_its_scores_is_answered_smaller_and_says_so(run, 
     assert rows * columns <= 500 < (rows + 1) * (columns + 2) and answer.record["size"] == [40, 80]
 
 
+@pytest.mark.parametrize(
+    ("scales", "window"), [((1.0,), None), ((0.5, 1.75), None), ((1.75,), (24, 24))], ids=["one", "scales", "windows"]
+)
+def test_an_image_too_large_for_the_memory_is_answered_smaller_at_any_scale(run, tmp_path, monkeypatch, scales, window):
+    from foveal.tasks.segmentation import answers
+
+    monkeypatch.setattr(answers, "SURE", 0)
+    Image.new("RGB", (80, 60)).save(tmp_path / "a.png")
+    opened = open_models(run)
+    evaluation = replace(opened.recipe.evaluation, scales=scales, window=window)
+    opened = replace(opened, recipe=replace(opened.recipe, evaluation=evaluation))
+    network, taken = answers._Network(opened), []
+    (whole,) = KIND.answers(opened, [str(tmp_path / "a.png")], Asked())
+    assert "answered_at" not in whole.record
+    least = 4 * 21 * 60 * 80 * max(scales) ** 2  # the scores alone
+    assert least < network.bytes_of((60, 80)) < 40 * least
+    monkeypatch.setattr(answers, "headroom", lambda device: network.bytes_of((60, 80)) / 3)
+    asked = network.scores
+    monkeypatch.setattr(answers._Network, "scores", lambda self, x, o: taken.append(x.shape[1:]) or asked(x, o))
+    (smaller,) = KIND.answers(opened, [str(tmp_path / "a.png")], Asked())
+    rows, columns = smaller.record["answered_at"]
+    assert taken[-1] == (rows, columns) and rows * columns < 60 * 80
+    assert (
+        network.bytes_of((rows, columns)) <= network.bytes_of((60, 80)) / 3 < network.bytes_of((rows * 2, columns * 2))
+    )
+
+
 # Recipes ---------------------------------------------------------------------------------------------------------
 
 OWN = [name for name in names() if read_recipe(name).task == "segmentation"]

@@ -397,3 +397,34 @@ def test_sides_of_unequal_kinds_or_numbers_are_refused(run, sides, left, right, 
     out = capsys.readouterr()
     assert not out.out
     assert re.search(told, out.err.replace("\n", " "))
+
+
+def test_a_pair_too_large_for_the_memory_has_a_line_and_smaller_ones_share_what_there_is(
+    run, sides, capsys, monkeypatch
+):
+    from foveal.tasks.stereo import answers
+
+    left, right = str(sides / "left"), str(sides / "right")
+    files = [f"{left}/odd.png", f"{left}/[gs]*.png", "--right", f"{right}/odd.png", f"{right}/[gs]*.png"]
+    assert main(["predict", str(run[0]), *files]) == 0
+    whole, asked = said(capsys), answers.disparities
+    monkeypatch.setattr(answers, "SURE", 1)
+    monkeypatch.setattr(answers._Costs, "_bytes_a_pixel", 2.0**20)
+    monkeypatch.setattr(answers, "headroom", lambda device: 16 * 32 * 2.0**20)
+    taken = []
+    monkeypatch.setattr(answers, "disparities", lambda *of: taken.append(len(of[1])) or asked(*of))
+    assert main(["predict", str(run[0]), *files]) == 2
+    odd, *others = said(capsys)
+    rows, columns = whole[0]["rows"], whole[0]["columns"]
+    told = f"{rows} x {columns} pixels take {rows * columns / 1024:.1f} GiB of memory to match, and 0.5 GiB can be had"
+    assert odd["error"] == f"{told}: shrink both images"
+    assert [line["disparity"] for line in others] == [pytest.approx(line["disparity"], abs=1e-3) for line in whole[1:]]
+    assert taken == [1, 1]
+
+
+def test_what_a_pair_takes_is_measured(run):
+    from foveal.tasks.stereo.answers import _Costs
+
+    opened = open_models(run[0])
+    outputs = 4 * opened.model.max_disparity  # of a pixel: the softmax over all disparities alone
+    assert outputs < _Costs(opened)._bytes_a_pixel < 100 * outputs

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby, islice
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,16 @@ from foveal.data.picture import UnreadableError, read_picture
 from foveal.data.preparation import Normalisation, as_bytes
 from foveal.data.stereo.pfm import write_pfm
 from foveal.errors import DataError, OptionError
+from foveal.tasks.headroom import GIB, bytes_of, headroom
 from foveal.tasks.kind import Asked, Drawn, Opened
 from foveal.tasks.predict import found
 from foveal.tasks.stereo.matching import disparities
 from foveal.viz.disparity import drawn
+
+SURE = 2**16
+"""Pixels that are matched without asking how much memory is left."""
+PROBES = (64, 128), (128, 128)
+"""Rows and columns of the pairs that are measured to know what larger ones take."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +52,55 @@ def answers(opened: Opened, lefts: Sequence[str], asked: Asked) -> Iterator[Draw
 
 
 def _answered(opened: Opened, pairs: Sequence[_Pair], asked: Asked) -> Iterator[Drawn]:
-    read = (_read(pair) for pair in pairs)
+    read, costs = (_read(pair) for pair in pairs), _Costs(opened)
     for size, group in groupby(read, lambda pair: None if pair.images is None else tuple(pair.images[0].shape)):
         if size is None:
             yield from (Drawn(pair.left, error=pair.error) for pair in group)
             continue
-        while batch := list(islice(group, asked.batch_size)):
+        fit = costs.pairs(size)
+        if fit == 0:
+            told = costs.refusal(size)
+            yield from (Drawn(pair.left, error=told) for pair in group)
+            continue
+        while batch := list(islice(group, min(asked.batch_size, fit))):
             for pair, disparity in zip(batch, _disparities(opened, batch), strict=True):
                 yield _told(pair, disparity, asked.draw)
+
+
+class _Costs:
+    """What pairs of a size take of the memory that there is, measured on two small ones."""
+
+    def __init__(self, opened: Opened) -> None:
+        self.opened = opened
+
+    def pairs(self, size: Sequence[int]) -> int:
+        """How many go through the network together."""
+        if size[1] * size[2] <= SURE:
+            return max(1, SURE // (size[1] * size[2]))
+        return int(headroom(self.opened.device) / self._bytes(size))
+
+    def refusal(self, size: Sequence[int]) -> str:
+        """Why not even one does."""
+        asked, left = self._bytes(size) / GIB, headroom(self.opened.device) / GIB
+        return (
+            f"{size[1]} x {size[2]} pixels take {asked:.1f} GiB of memory to match, and {left:.1f} GiB can be had: "
+            "shrink both images"
+        )
+
+    def _bytes(self, size: Sequence[int]) -> float:
+        return size[1] * size[2] * self._bytes_a_pixel
+
+    @cached_property
+    def _bytes_a_pixel(self) -> float:
+        few, many = (self._measured(*sides) for sides in PROBES)
+        return (many - few) / (prod(PROBES[1]) - prod(PROBES[0]))
+
+    def _measured(self, rows: int, columns: int) -> int:
+        images = torch.zeros(1, 3, rows, columns, device=self.opened.device)
+        with self.opened.autocast():
+            with torch.no_grad():
+                disparities(self.opened.model, images, images)  # what the first call alone takes is not measured
+            return bytes_of(lambda: disparities(self.opened.model, images, images), self.opened.device)
 
 
 @torch.no_grad()
