@@ -338,7 +338,10 @@ def test_small_recipes_differ_in_their_attention_alone():
             "--evaluation.scales must be above 0 and at most 10, got ()",
         ),
         ({"evaluation": SegmentationEvaluation(window=(0, 5))}, "--evaluation.window must be rows and columns"),
-        ({"evaluation": SegmentationEvaluation(window=(5, 5), stride=1.5)}, "--evaluation.stride must be above 0 and at most 1"),
+        (
+            {"evaluation": SegmentationEvaluation(window=(5, 5), stride=1.5)},
+            "--evaluation.stride must be above 0 and at most 1",
+        ),
         ({"head_lr": 0.0}, "--head-lr must be above 0, got 0.0"),
         ({"best": "loss"}, "--best must be one of miou, pixel_accuracy, class_accuracy, got 'loss'"),
     ],
