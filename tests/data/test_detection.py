@@ -72,6 +72,23 @@ def test_labels_by_id_leave_the_holes_in_the_classes(whole):
     assert {label for n in range(len(data.train)) for label in data.train.item(n)[1]["labels"].tolist()} == {1, 18, 90}
 
 
+@pytest.mark.parametrize("number", [0, 10**12])
+def test_labels_by_id_are_not_for_any_id(own, number):
+    def change(told):
+        told["categories"][0]["id"] = number
+        told["annotations"] = [
+            {**a, "category_id": number} if a["category_id"] == 1 else a for a in told["annotations"]
+        ]
+
+    for side in ("train", "val"):
+        edit(annotations(own, side), change)
+    assert number in load(own).category_ids
+    with pytest.raises(
+        DataError, match=r"--data.labels ids needs categories of 1 to 100,000, got .* Use --data.labels d"
+    ):
+        load(own, labels="ids")
+
+
 def test_a_detector_of_boxes_needs_no_segmentation(own):
     def strip(told):
         for each in told["annotations"]:

@@ -31,6 +31,7 @@ OWN = (
 )
 HOLE = "N/A"
 """The name of a class that no category has."""
+MOST_CLASSES = 100_000
 LEAST_EXTENT = 1e-3
 """Pixels: what is narrower has no extent in float32 once its image is mirrored or resized."""
 
@@ -172,9 +173,11 @@ def _classes(categories: dict[int, str], labels: str) -> list[tuple[int, str]]:
     """Category and name of each class from 1 on."""
     if labels == "dense":
         return list(categories.items())
-    if min(categories) < 1:
+    least, most = min(categories), max(categories)
+    if least < 1 or most > MOST_CLASSES:
         raise DataError(
-            f"load: --data.labels ids needs categories from 1 on, got {min(categories)}. Use --data.labels dense."
+            f"load: --data.labels ids needs categories of 1 to {MOST_CLASSES:,}, got {least:,} to {most:,}. Use "
+            "--data.labels dense."
         )
     return [(number, categories.get(number, HOLE)) for number in range(1, max(categories) + 1)]
 
