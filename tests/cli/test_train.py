@@ -138,6 +138,12 @@ def test_a_plan_without_a_step_is_refused_as_training_refuses_it(tiny, tmp_path,
         assert "train: --batch-size must be at most the " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("data", "published"), [("imagenet-shards", True), ("cifar10", False), ("photos/", False)])
+def test_published_figures_are_of_their_own_data(data, published):
+    about = parse(["efficient/imagenet-none", "--data.name", data]).given().about
+    assert about.paper and bool(about.published) is bool(about.table) is published
+
+
 def test_a_line_has_every_metric_before_the_forms_of_one():
     told = _told("detection", dict.fromkeys(METRICS, 0.5))
     assert told == [f"{words} 50.00 %" for words in ("box AP", "box AP50", "box AP75", "box AP small", "mask AP")]

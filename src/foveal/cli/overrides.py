@@ -63,8 +63,16 @@ def parsed(
     if (kept := _adapted(recipe, asked.settings)) != recipe:
         asked = ask(kept)
     model = replace(asked.settings.model, options={**recipe.model.options, **extra})
-    told: C = replace(asked, settings=replace(asked.settings, model=model))
+    settings = replace(asked.settings, model=model, about=_about(recipe, asked.settings.data.name))
+    told: C = replace(asked, settings=settings)
     return told
+
+
+def _about(recipe: Training, data: str) -> About:
+    """What a recipe is said to be; figures that were published, or measured, on other data are none of this run's."""
+    if data.removesuffix("-shards") == recipe.data.name.removesuffix("-shards"):
+        return recipe.about
+    return replace(recipe.about, table="", published={}, cost="")
 
 
 def _adapted(recipe: Training, settings: Any) -> Training:
