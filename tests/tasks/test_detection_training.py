@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data.detection_miniatures import coco
-from foveal.errors import OptionError
+from foveal.errors import DataError, OptionError
 from foveal.tasks import checkpoint
 from foveal.tasks.detection.kind import network
 from foveal.tasks.detection.recipe import DetectionModel
@@ -82,6 +82,23 @@ def test_weights_to_start_from_are_loaded_where_training_begins(folder, tmp_path
     assert all(
         torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     )
+
+
+@pytest.mark.parametrize("identity", [True, False])
+def test_attention_that_starts_as_the_identity_starts_from_weights_without_it(tmp_path, identity):
+    plain = DetectionModel("retinanet", MODELS["retinanet"])
+    first = network(plain, 3).eval()
+    torch.save(first.state_dict(), tmp_path / "w.pth")
+    options = {**plain.options, "attention": "efficient", "sites": ["res3", "fpn1"], "identity": identity}
+    asked = DetectionModel("retinanet", options, str(tmp_path / "w.pth"))
+    if not identity:
+        with pytest.raises(DataError, match="does not fit RetinaNet.*missing .*attention"):
+            network(asked, 3, load=True)
+        return
+    second, image = network(asked, 3, load=True).eval(), torch.rand(3, 40, 60)
+    with torch.no_grad():
+        (one,), (two,) = first([image]), second([image])
+    assert len(one["boxes"]) and all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_a_seed_draws_the_same_weights_whatever_attends():

@@ -14,6 +14,7 @@ from foveal.data.detection.coco import DetectionSets, load_detection
 from foveal.data.detection.options import DetectionData
 from foveal.errors import OptionError
 from foveal.models.detection import DETECTORS, MASKS, detector
+from foveal.models.detection.sites import PLACES
 from foveal.tasks.detection.detecting import Detecting
 from foveal.tasks.detection.precision import WITHIN, measured_parts, write_results
 from foveal.tasks.detection.recipe import DetectionModel, DetectionRecipe
@@ -31,6 +32,7 @@ COCO = (117_266, 80, 90)
 LEAST_CROP = 32
 HEADS = ("roi_heads.box_predictor", "roi_heads.mask_predictor.mask_fcn_logits", "head.classification_head.cls_logits")
 """Layers that begin anew where weights are of other classes."""
+ATTENTION = tuple(f"backbone.{place}.attention." for place in PLACES.values())
 
 
 class Detection(Kind):
@@ -94,7 +96,11 @@ def network(model: DetectionModel, classes: int, *, load: bool = False) -> nn.Mo
         options.setdefault("trainable_layers", 3)  # what it would be with them
     made = detector(model.name, options, classes=classes)
     if load and model.weights is not None:
-        load_weights_(made, read_weights(model.weights), model.weights, heads=HEADS)
+        state = read_weights(model.weights)
+        attention = {key: value for key, value in made.state_dict().items() if key.startswith(ATTENTION)}
+        if options.get("identity") and not attention.keys() & state.keys():
+            state |= attention  # it begins as nothing, so the file's detector is whole without it
+        load_weights_(made, state, model.weights, heads=HEADS)
     return made
 
 
