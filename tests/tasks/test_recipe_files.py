@@ -213,6 +213,12 @@ def test_numbers_out_of_their_range_are_said_with_the_range(changes, told):
             "--evaluation.stride means nothing without",
         ),
         (PointsRecipe(channels_last=True), "--channels-last means nothing for points. Leave it out."),
+        (Recipe(ema_start=5), "--ema-start means nothing without --ema. Give both, or leave it out."),
+        (Recipe(ema_warmup=False), "--ema-warmup means nothing without --ema."),
+        (PointsRecipe(ema_start=5), "--ema-start means nothing without --ema."),
+        (SegmentationRecipe(ema_start=5), "--ema-start means nothing without --ema."),
+        (GenerationRecipe(ema_start=5), "--ema-start means nothing without --ema."),
+        (GenerationRecipe(ema_warmup=True), "--ema-warmup means nothing without --ema."),
     ],
 )
 def test_an_option_that_would_change_nothing_is_refused(recipe, told):

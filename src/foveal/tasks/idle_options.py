@@ -55,6 +55,8 @@ NEEDS = (
     Need("data.augmentation.switch", "data.augmentation.mixup"),
     Need("data.augmentation.switch", "data.augmentation.cutmix"),
     Need("evaluation.stride", "evaluation.window"),
+    Need("ema_start", "ema"),
+    Need("ema_warmup", "ema"),
     Need("channels_last", "task", ("classification", "detection", "segmentation", "stereo", "generation")),
 )
 
