@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from foveal.data.segmentation import catalog
 from foveal.data.segmentation.classes import CITYSCAPES_IDS, voc_colours
+from foveal.data.segmentation.options import SegmentationData
 
 SIZES = ((37, 51), (45, 33), (40, 40), (33, 61))
 PALETTE = [value for colour in voc_colours(256) for value in colour]
@@ -119,3 +121,13 @@ def folder(
         save(photograph(marked, number), root / "images" / inner / f"a{number}.jpg")
         grey_png(marked, root / "labels" / inner / f"a{number}.png")
     return root
+
+
+def load(name, path, **options):
+    """A set by name from a folder, with options of ``SegmentationData``."""
+    return catalog.load(SegmentationData(name, str(path), **options))
+
+
+def stored(path):
+    """The values of an image file."""
+    return np.asarray(Image.open(path))
