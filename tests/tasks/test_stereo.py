@@ -87,6 +87,36 @@ def test_unknown_pixels_get_no_gradient_and_spoil_no_other():
     torch.testing.assert_close(output.grad, torch.autograd.grad(wanted, output)[0])
 
 
+class Plain(torch.nn.Module):
+    """Three maps of a pair, each pixel by itself, so that nothing but the loss can differ between parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, left, right):
+        return tuple(self.factor * n * (left - right).abs().sum(1) for n in (1, 2, 3))
+
+
+def test_the_loss_of_a_step_is_the_mean_over_its_pixels_however_it_is_parted(recipe):
+    told = []
+    for parts in (1, 2):
+        asked = replace(recipe, accumulate=parts)
+        task = KIND.task(asked, KIND.load(asked))
+        task.models = {"model": Plain()}
+        step = next(iter(task.batches(0, 0, 0)))
+        assert {part[0][3] for part in step} == {sum(int((part[0][2] < 16).sum()) for part in step)}
+        known = torch.cat([part[0][2] for part in step])
+        known[1, 1:] = NAN  # nearly all of one pair is unknown, so that a mean of means is another number
+        counted = int((known < 16).sum())
+        owns = known.split(2 // parts)
+        step = [((*part[0][:2], own, counted), part[1]) for part, own in zip(step, owns, strict=True)]
+        losses = [task.step(part, "model")["loss"] / parts for part in step]
+        sum(losses).backward()
+        told.append((sum(float(loss.detach()) for loss in losses), float(task.models["model"].factor.grad)))
+    assert told[0] == pytest.approx(told[1], rel=1e-5)
+
+
 def counted(found, true, limit):
     """Distances with their disparities, pixel by pixel."""
     pairs = zip(found.flatten().tolist(), true.flatten().tolist(), strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -22,8 +22,7 @@ from foveal.tasks.stereo.recipe import StereoRecipe
 class StereoMatching(SplitTask):
     """Learn the disparities of ``data`` with the network that ``make`` builds.
 
-    The loss is a mean over the pixels of a part of a step: with several parts or processes each part counts alike,
-    whatever the number of its pixels with a known disparity.
+    The loss of a step is a mean over the pixels that count, of all its parts and processes together.
     """
 
     def __init__(self, data: StereoSet, make: Callable[[], nn.Module], recipe: StereoRecipe) -> None:
@@ -34,10 +33,19 @@ class StereoMatching(SplitTask):
     def build(self) -> None:
         self.models = {"model": self.make()}
 
+    def batches(self, seed: int, epoch: int, start: int) -> Iterator[list[Any]]:
+        for parts in super().batches(seed, epoch, start):
+            counted = sum(int((disparity < self.max_disparity).sum()) for (_, _, disparity), _ in parts)
+            yield [((*maps, counted), moment) for maps, moment in parts]
+
     def step(self, batch: Any, turn: str) -> Mapping[str, Tensor]:
-        (left, right, disparity), _ = batch
+        (left, right, disparity, counted), _ = batch
         left, right = (images.contiguous(memory_format=self.format) for images in (left, right))
-        loss = disparity_loss(self.models[turn](left, right), disparity, self.max_disparity, self.recipe.loss_weights)
+        # The loop takes the mean over parts and processes.
+        pixels = distributed.summed({"pixels": float(counted)})["pixels"]
+        share = pixels / (self.recipe.accumulate * distributed.world())
+        outputs, weights = self.models[turn](left, right), self.recipe.loss_weights
+        loss = disparity_loss(outputs, disparity, self.max_disparity, weights, pixels=share)
         self.last = loss.detach()
         return {"loss": loss}
 
@@ -53,7 +61,12 @@ class StereoMatching(SplitTask):
 
 
 def disparity_loss(
-    outputs: Sequence[Tensor], disparity: Tensor, max_disparity: int, weights: Sequence[float]
+    outputs: Sequence[Tensor],
+    disparity: Tensor,
+    max_disparity: int,
+    weights: Sequence[float],
+    *,
+    pixels: float | None = None,
 ) -> Tensor:
     """Weighted sum over outputs of the mean smooth L1 over pixels whose disparity is known and below ``max_disparity``.
 
@@ -65,14 +78,15 @@ def disparity_loss(
         disparity: ``(batch, rows, columns)``, NaN where nothing is known.
         max_disparity: of the network.
         weights: of the outputs; where there are more weights than outputs, the last ones.
+        pixels: over which the mean is taken where these maps are a part of more; their own where None.
     """
     counts = disparity < max_disparity  # false where it is NaN
     wanted = torch.where(counts, disparity, 0.0)
-    pixels = counts.sum().clamp(min=1)
+    over = counts.sum().clamp(min=1) if pixels is None else pixels or 1.0
     total = torch.zeros((), device=disparity.device)
     for output, weight in zip(outputs, list(weights)[-len(outputs) :], strict=True):
         each = F.smooth_l1_loss(output.float(), wanted, reduction="none")
-        total = total + weight * torch.where(counts, each, 0.0).sum() / pixels
+        total = total + weight * torch.where(counts, each, 0.0).sum() / over
     return total
 
 
