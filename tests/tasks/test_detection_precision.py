@@ -164,6 +164,17 @@ def test_evaluation_counts_what_the_results_file_holds(folder, tmp_path):
     assert [row["class"] for row in KIND.by_class(task)] == ["person", "dog", "toothbrush"]
 
 
+def test_a_category_may_have_the_name_that_holes_have(folder, tmp_path):
+    own = shutil.copytree(folder, tmp_path / "own")
+    for side in ("train", "val"):
+        path = own / "annotations" / f"instances_{side}2017.json"
+        edit(path, lambda told: told["categories"][0].update(name="N/A"))
+    task = task_of(small(own))
+    task.models["model"].eval()
+    task.evaluate()
+    assert {each["category_id"] for each in task.results} == {1, 18, 90}
+
+
 def test_objects_without_extent_do_not_stop_a_run(folder, tmp_path):
     own = shutil.copytree(folder, tmp_path / "own")
     path = own / "annotations" / "instances_val2017.json"

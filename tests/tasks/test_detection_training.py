@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
 from data.detection_miniatures import coco
 from foveal.errors import DataError, OptionError
@@ -144,3 +145,10 @@ def test_a_run_of_before_images_were_grouped_goes_on_without(folder, tmp_path):
     check_same(tmp_path, without)
     with pytest.raises(OptionError, match=r"its data\.aspect_ratio_grouping is False, asked for is True"):
         check_same(tmp_path, recipe)
+
+
+def test_a_compiled_detector_is_compiled_up_to_its_pyramid(folder, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self)))
+    train(small(folder, "faster_rcnn", epochs=1, compile=True), tmp_path / "run")
+    assert compiled == [BackboneWithFPN]

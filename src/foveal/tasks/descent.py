@@ -48,7 +48,7 @@ class Descent:
         self.rates = {name: [group["lr"] for group in made.param_groups] for name, made in self.optimizers.items()}
         if plan.compile:
             for model in self.wrapped.values():
-                model.compile()
+                task.compile(model)
         self.scaler = torch.amp.GradScaler(self.device.type) if plan.precision == "fp16" else None
         self.skipped = False
 

@@ -141,7 +141,7 @@ class Training:
     shard: bool = False
     """Split parameters, gradients and optimiser state over the processes (FSDP) instead of repeating them (DDP)."""
     compile: bool = False
-    """torch.compile the model."""
+    """torch.compile the model; of a detector the backbone and its pyramid."""
     best: str = ""
     """Metric whose best value marks the checkpoint that is kept as best."""
 

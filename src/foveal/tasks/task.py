@@ -72,6 +72,10 @@ class Task(ABC):
         """Factor on every learning rate after ``epoch`` of ``epochs``; a fraction within an epoch."""
         return 1.0
 
+    def compile(self, model: nn.Module) -> None:
+        """Compile one of the models for training, or what of it can be, where the plan wants that."""
+        model.compile()
+
     def size(self, batch: Any) -> int:
         """By how much a part counts in the mean over its step: its images, the length of its first tensor."""
         return first_length(batch)

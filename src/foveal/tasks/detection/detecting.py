@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveal.data.detection.coco import HOLE, DetectionSets
+from foveal.data.detection.coco import DetectionSets
 from foveal.data.detection.grouping import grouped
 from foveal.data.samples import mix
 from foveal.models.detection import masks_in_boxes
@@ -53,6 +53,11 @@ class Detecting(SplitTask):
             return order
         return grouped(order, self.data.train.upright, self.batch, mix(seed, epoch, self.batch))
 
+    def compile(self, model: nn.Module) -> None:
+        """Backbone and pyramid, which see maps alone; what follows counts boxes, and would be compiled in each step."""
+        detector: Any = getattr(model, "module", model)
+        detector.backbone.compile()
+
     def step(self, batch: Any, turn: str) -> Mapping[str, Tensor]:
         (images, targets), _ = batch
         model = self.models[turn]
@@ -74,10 +79,7 @@ class Detecting(SplitTask):
         """Results of this process's share of the images, one at a time: beside others an image has a padded border."""
         model, told = self.models["model"], self.data.val.annotations
         device = next(model.parameters()).device
-        known = [
-            None if name == HOLE else number
-            for name, number in zip(self.data.classes, self.data.category_ids, strict=True)
-        ]
+        known = [number if number in told.categories else None for number in self.data.category_ids]
         results: list[dict[str, Any]] = []
         with masks_in_boxes(model):
             for (images, targets), counted in self.validation(1):
