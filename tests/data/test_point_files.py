@@ -8,6 +8,8 @@ import pytest
 
 from foveal.data.picture import UnreadableError
 from foveal.data.points.files import read_clouds
+from foveal.data.points.hdf5 import Hdf5Clouds
+from foveal.errors import DataError
 
 XYZ = [[0.5, -1.25, 2.0], [3.0, 0.0, -0.75], [1e-3, 8.0, 4.5]]
 FACES = [(0, 1, 2), (0, 1, 2, 1)]
@@ -24,7 +26,8 @@ def read(path, content, channels=3, **asked):
 def refused(path, content, channels=3):
     with pytest.raises(UnreadableError) as raised:
         read(path, content, channels)
-    assert "\n" not in str(raised.value) and ". " not in str(raised.value).replace(". Save", "").replace(". Turn", "")
+    one = re.sub(r"\. (Save|Turn|Fetch) ", " ", str(raised.value))  # what to do about it may follow
+    assert "\n" not in one and ". " not in one
     return str(raised.value)
 
 
@@ -221,10 +224,23 @@ def test_arrays_of_numpy_are_read_alone_or_by_the_name_points(tmp_path):
     np.savez(tmp_path / "c.npz", one=XYZ, two=XYZ)
     whole = (tmp_path / "c.npz").read_bytes()
     assert "one array, or one named points, it holds one, two" in refused(tmp_path / "c.npz", whole)
-    for content in (whole[:200], b"PK\3\4 and no more"):
+    half = b"\x93NUMPY\1\0\x76\0" + b"{'descr': '<f8', 'shape': (3,".ljust(117) + b"\n"
+    for content in (whole[:200], b"PK\3\4 and no more", half):
         assert "it is no NumPy array of numbers" in refused(tmp_path / "c.npz", content)
     lie = b"\x93NUMPY\1\0\x76\0" + b"{'descr':'<f4','fortran_order':False,'shape':(999999999999,3)}".ljust(117) + b"\n"
     assert re.search("more numbers than the memory holds|no NumPy array", refused(tmp_path / "a.npy", lie + bytes(24)))
+
+
+@pytest.mark.parametrize("mark", [b"HEAP", b"SNOD", b"TREE"])
+def test_a_garbled_table_of_an_hdf5_file_is_told_when_it_is_read_and_when_it_is_learned_from(mark, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w", libver="earliest") as file:
+        file["data"], file["label"] = np.array([XYZ]), np.array([[0]])
+    whole = (tmp_path / "a.h5").read_bytes()
+    assert read(tmp_path / "a.h5", whole).tolist() == XYZ
+    assert "is no whole HDF5 file" in refused(tmp_path / "a.h5", whole.replace(mark, b"gone"))
+    with pytest.raises(DataError, match="^load: .*a.h5 is no whole HDF5 file: .* Fetch or unpack it anew.$"):
+        Hdf5Clouds([tmp_path / "a.h5"], tmp_path, ("cup",), {}, False)
 
 
 SQUARE = "4 2 5\n0 0 1\n2 0 1\n2 2 1\n0 2 1\n"
@@ -262,6 +278,7 @@ def test_a_large_face_has_as_many_times_the_points_as_the_area_of_a_small_one(tm
         ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1\n", "of its faces the one after 0 others is '3 0 1'"),
         ("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 3\n", "a face names vertices 0 to 3 of 3"),
         ("OFF\n3 1 0\n0 0 0\n1 0 0\n2 0 0\n3 0 1 2\n", "its faces have no area to draw points from"),
+        ("OFF\n3 1 0\n0 0 0\n1e400 0 0\n0 1 0\n3 0 1 2\n", "its faces have no area to draw points from"),
         ("OFF\n3 0 0\n0 0 0\n1 0 0\n2 0 0\n", "its faces have no area to draw points from"),
         ("OFF\n3 1 0\n0 0 0\nnan 0 0\n2 0 0\n3 0 1 2\n", "its faces have no area to draw points from"),
     ],

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from foveal.data.picture import UnreadableError
 from foveal.data.points.clouds import Cloud, Clouds, Ints, check_parts, check_points
 from foveal.errors import DataError
 
@@ -159,10 +160,15 @@ def opened(path: Path) -> Iterator[Any]:
     """An HDF5 file for reading.
 
     Raises:
-        DataError: it is missing, empty, no HDF5 file, or cut off.
+        DataError: it is missing, empty, no HDF5 file, or cut off; or what is done with it meets damage.
     """
     with _open(path) as file:
-        yield file
+        try:
+            yield file
+        except (DataError, UnreadableError):
+            raise
+        except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+            raise DataError(f"load: {path} is no whole HDF5 file: {_reason(error)}. {AGAIN}") from error
 
 
 def _open(path: Path) -> Any:

@@ -48,9 +48,10 @@ def surface_points(triangles: Any, count: int, seed: int) -> Any:
         UnreadableError: no triangle has an area.
     """
     first = triangles[:, 0]
-    one, two = triangles[:, 1] - first, triangles[:, 2] - first
-    normals = np.cross(one, two)
-    areas = np.linalg.norm(normals, axis=1)
+    with np.errstate(all="ignore"):
+        one, two = triangles[:, 1] - first, triangles[:, 2] - first
+        normals = np.cross(one, two)
+        areas = np.linalg.norm(normals, axis=1)
     if not (np.isfinite(areas).all() and areas.sum() > 0):
         raise UnreadableError("its faces have no area to draw points from")
     rng = np.random.default_rng(seed)

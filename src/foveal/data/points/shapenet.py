@@ -97,7 +97,7 @@ def _parts(path: Path, named: dict[str, str]) -> dict[str, tuple[int, ...]]:
     rows = table if isinstance(table, list) else []
     found: dict[str, tuple[int, ...]] = {name: () for name in named.values()}
     for number, row in enumerate(rows):
-        if not isinstance(row, list) or len(row) != 2 or row[0] not in named:
+        if not isinstance(row, list) or len(row) != 2 or not isinstance(row[0], str) or row[0] not in named:
             raise DataError(f"load: {path} must hold a category and a part a row, got {row!r}. Unpack it anew.")
         found[named[row[0]]] += (number,)
     without = [name for name, numbers in found.items() if not numbers]
