@@ -100,6 +100,8 @@ def test_colours_and_blur_change_the_image_alone():
         ({"crop": (0, 3)}, "crop must be rows and columns of 1 to 16384, got (0, 3)"),
         ({"scale": (2.0, 0.5)}, "scale must rise from above 0 to at most 100, got (2.0, 0.5)"),
         ({"scale_step": -1.0}, "scale_step must be at least 0"),
+        ({"scale_step": 1.6}, "scale_step must be at most 1.5, from the least scale to the largest, got 1.6"),
+        ({"scale_step": float("inf")}, "scale_step must be at most 1.5"),
         ({"flip": 1.5}, "flip must be from 0 to 1, got 1.5"),
         ({"color_jitter": -0.1}, "color_jitter must be from 0 to 1"),
     ],

@@ -244,8 +244,18 @@ def test_a_disparity_range_wider_than_the_image_runs():
         ({"model": NamedModel("raft")}, "--model.name must be psmnet"),
         ({"model": NamedModel("psmnet", {"depth": 3})}, "psmnet cannot be made: got an unexpected keyword argument"),
         ({"model": NamedModel("psmnet", {"max_disparity": 100})}, "max_disparity must be a multiple of 16"),
-        ({"loss_weights": (1.0,)}, "--loss-weights must be 3 numbers of at least 0 for the stacked trunk, got 1.0"),
+        (
+            {"loss_weights": (1.0,)},
+            "--loss-weights must be 3 numbers of at least 0, not all 0, for the stacked trunk, got 1.0",
+        ),
         ({"loss_weights": (1.0, -1.0, 1.0)}, "--loss-weights must be 3 numbers"),
+        ({"loss_weights": (1.0, 1.0, 1.0, 1.0)}, "--loss-weights must be 3 numbers"),
+        ({"loss_weights": (1.0, math.nan, 1.0)}, "--loss-weights must be 3 numbers"),
+        ({"loss_weights": (0.0, 0.0, 0.0)}, "--loss-weights must be 3 numbers of at least 0, not all 0,"),
+        (
+            {"model": NamedModel("psmnet", {"trunk": "basic"}), "loss_weights": (0.1, 1.0)},
+            "must be 1 number of at least",
+        ),
         ({"best": "accuracy"}, "--best must be one of epe, d1"),
     ],
 )

@@ -94,6 +94,13 @@ def check(options: SegmentationAugmentation) -> None:
         raise OptionError(f"{name}scale must rise from above 0 to at most 100, got {options.scale}. Use 0.5 2.0, say.")
     if not options.scale_step >= 0:
         raise OptionError(f"{name}scale_step must be at least 0, got {options.scale_step}. Use 0.1, say.")
+    reach = options.scale[1] - options.scale[0]
+    if 0 < reach < options.scale_step:
+        # None but the least would ever be drawn.
+        raise OptionError(
+            f"{name}scale_step must be at most {reach:g}, from the least scale to the largest, got "
+            f"{options.scale_step:g}. Use 0.1, say, or one scale."
+        )
     for word in ("flip", "color_jitter", "blur"):
         value = getattr(options, word)
         if not 0 <= value <= 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -33,10 +34,14 @@ class Stereo(Kind):
         with torch.device("meta"):
             model = _network(recipe)
         outputs = 3 if model.trunk == "stacked" else 1
-        if len(recipe.loss_weights) < outputs or min(recipe.loss_weights) < 0:
+        weights = recipe.loss_weights
+        # The recipe's own three are right for one output, too: it takes the last.
+        fit = len(weights) == outputs or weights == StereoRecipe().loss_weights
+        if not fit or not all(0 <= weight < math.inf for weight in weights) or not any(weights):
+            many = "3 numbers" if outputs == 3 else "1 number"
             raise OptionError(
-                f"train: --loss-weights must be {outputs} numbers of at least 0 for the {model.trunk} trunk, got "
-                f"{' '.join(map(str, recipe.loss_weights)) or 'none'}. Use 0.5 0.7 1.0."
+                f"train: --loss-weights must be {many} of at least 0, not all 0, for the {model.trunk} trunk, got "
+                f"{' '.join(map(str, weights)) or 'none'}. Use {'0.5 0.7 1.0' if outputs == 3 else '1.0'}."
             )
 
     def load(self, recipe: StereoRecipe) -> StereoSet:
