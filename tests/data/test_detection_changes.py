@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torchvision.models.detection.transform import resize_boxes
 
 from data.detection_miniatures import coco, load
 from foveal.data.detection.changes import Change, mirrored, resized, window
+from foveal.data.detection.coco import LEAST_EXTENT
 
 pytest.importorskip("pycocotools")
 
@@ -32,6 +34,17 @@ def test_boxes_and_masks_follow_a_mirrored_image():
     for n, mask in enumerate(target["masks"]):
         assert target["boxes"][n].tolist() == around(mask)
         assert torch.equal(image[n] > 100, mask.bool())
+
+
+@pytest.mark.parametrize("width", [700, 9_000, 30_000, 65_000])
+def test_the_narrowest_box_that_is_learned_keeps_an_extent(width):
+    left = torch.linspace(0.1, width - 1, 2000, dtype=torch.float64)
+    sides = torch.stack([left, torch.zeros_like(left), left + LEAST_EXTENT, torch.ones_like(left)], 1).float()
+    image = torch.zeros(1, 1, 1).expand(3, 1, width)
+    _, target = mirrored(image, {"boxes": sides})
+    for boxes in (sides, target["boxes"]):
+        shown = resize_boxes(boxes, [width, width], [800, 800])
+        assert (shown[:, 2] > shown[:, 0]).all()
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.7, 3.0])
