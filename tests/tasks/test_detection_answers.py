@@ -84,7 +84,8 @@ def test_a_threshold_below_the_detectors_own_is_kept_to(run, folder):
         KIND.answers(opened, [str(asked)], Asked(threshold=1.5))
 
 
-def test_what_is_found_of_a_class_that_no_category_has_is_no_answer(folder):
+@pytest.mark.parametrize(("labels", "seen"), [("ids", ["dog"]), ("dense", ["N/A", "dog"])])
+def test_what_is_found_of_a_class_that_no_category_has_is_no_answer(folder, labels, seen):
     def model(images):
         boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [2.0, 2.0, 9.0, 9.0]])
         return [{"boxes": boxes, "scores": torch.tensor([0.9, 0.8]), "labels": torch.tensor([2, 3])}]
@@ -92,10 +93,11 @@ def test_what_is_found_of_a_class_that_no_category_has_is_no_answer(folder):
     detector = torch.nn.Module()
     detector.forward = model
     opened = SimpleNamespace(
-        model=detector, told={"classes": ["cat", "N/A", "dog"]}, device="cpu", autocast=nullcontext, source="run"
-    )
+        model=detector, told={"classes": ["cat", "N/A", "dog"]}, device="cpu", autocast=nullcontext, source="run",
+        recipe=SimpleNamespace(data=SimpleNamespace(labels=labels)),
+    )  # fmt: skip
     (answer,) = answers(opened, [str(sorted((folder / "val2017").iterdir())[0])], Asked())
-    assert [each["class"] for each in answer.record["objects"]] == ["dog"]
+    assert [each["class"] for each in answer.record["objects"]] == seen
 
 
 def test_a_drawing_shows_box_mask_and_name_in_the_colour_of_the_class():

@@ -42,7 +42,8 @@ def _answer(opened: Opened, name: str, picture: Any, threshold: float, draw: boo
     if not all(bool(one[part].isfinite().all()) for part in ("boxes", "scores")):
         raise DataError(f"predict: {opened.source} answers with NaN, so its weights are no use. Train it again.")
     kept = one["scores"] >= threshold
-    known = [None if name == HOLE else number for number, name in enumerate(classes, 1)]
+    holes = opened.recipe.data.labels == "ids"
+    known = [None if holes and name == HOLE else number for number, name in enumerate(classes, 1)]
     told = records({part: values[kept] for part, values in one.items()}, 0, size, known)
     things = [
         {
