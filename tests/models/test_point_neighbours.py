@@ -146,3 +146,20 @@ def test_samples_are_one_operator_of_a_program_however_many_they_are():
     assert torch.equal(compiled(x), farthest_points(x, 200))
     called = [node.target for node in seen[0].graph.nodes if node.op == "call_function"]
     assert torch.ops.foveal.farthest_points.default in called and len(called) < 9
+
+
+class Neighbours(torch.nn.Module):
+    def forward(self, xyz):
+        chosen = farthest_points(xyz, 5)
+        return chosen, nearest_points(xyz, gather_points(xyz, chosen), 7)
+
+
+def test_samples_and_neighbours_are_the_same_in_onnx_where_distances_are_equal(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    xyz = CLOUDS["ties"].float()
+    torch.onnx.export(Neighbours(), (xyz,), dynamo=True, verbose=False).save(str(tmp_path / "a.onnx"))
+    session = runtime.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
+    for found, wanted in zip(
+        session.run(None, {session.get_inputs()[0].name: xyz.numpy()}), Neighbours()(xyz), strict=True
+    ):
+        assert found.tolist() == wanted.tolist()

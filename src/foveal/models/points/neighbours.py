@@ -109,7 +109,14 @@ def _nearest(xyz: Tensor, centres: Tensor, count: int) -> Tensor:
     # Nearer than the last: before everything; as near: in the order of the points; farther: never.
     key = torch.where(away < last, order - n, torch.where(away == last, order, order + n))
     index = key.topk(count, largest=False).indices.sort().values
-    return index.gather(2, away.gather(2, index).sort(stable=True).indices)
+    return index.gather(2, _nearest_first(away.gather(2, index)))
+
+
+def _nearest_first(away: Tensor) -> Tensor:
+    if why_not_in_onnx() is None:
+        return away.sort(stable=True).indices
+    # ONNX has no stable sort, but its TopK takes the smaller index first.
+    return away.topk(away.shape[-1], largest=False).indices
 
 
 def _axes(a: Tensor, b: Tensor) -> zip[tuple[Tensor, Tensor]]:
