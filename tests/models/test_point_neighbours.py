@@ -157,7 +157,7 @@ class Neighbours(torch.nn.Module):
 def test_samples_and_neighbours_are_the_same_in_onnx_where_distances_are_equal(tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     xyz = CLOUDS["ties"].float()
-    torch.onnx.export(Neighbours(), (xyz,), dynamo=True, verbose=False).save(str(tmp_path / "a.onnx"))
+    torch.onnx.export(Neighbours().eval(), (xyz,), dynamo=True, verbose=False).save(str(tmp_path / "a.onnx"))
     session = runtime.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
     for found, wanted in zip(
         session.run(None, {session.get_inputs()[0].name: xyz.numpy()}), Neighbours()(xyz), strict=True
