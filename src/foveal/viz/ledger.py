@@ -78,8 +78,8 @@ def markdown(cells: Sequence[Cell], command: str) -> str:
     parts = [
         "# The ledger\n",
         f"Every published table that foveal can be held against, made by `{command}`: what is printed, what foveal "
-        "computes now, and why the two differ where they do. Nothing here was trained; `--runs DIR` puts your own "
-        "runs beside the published accuracies.\n",
+        "computes now, and why the two differ where they do. Where no published figure is known, ours stands alone "
+        "(+). Nothing here was trained; `--runs DIR` puts what your own runs measured beside what is published.\n",
         f"**{counted(summary(cells))}.**\n",
         *_why(cells),
         "## How it is counted\n",
