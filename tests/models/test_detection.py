@@ -337,6 +337,8 @@ def test_groups_that_learn_are_counted_from_the_last(layers, first):
         ({"norm": "layer"}, OptionError, "norm must be one of"),
         ({"trainable_layers": 6}, OptionError, "trainable_layers must be 0 to 5, got 6"),
         ({"min_sise": 64}, OptionError, "has no option 'min_sise'. Did you mean min_size"),
+        ({"bakbone": "resnet18"}, OptionError, "has no option 'bakbone'. Did you mean backbone"),
+        ({"piramid_channels": 64}, OptionError, "Did you mean pyramid_channels"),
         ({"num_classes": 1}, OptionError, "num_classes must be an integer of at least 2"),
         ({"weights_backbone": "nowhere.pth"}, DataError, "nowhere.pth cannot be read"),
     ],

@@ -81,6 +81,9 @@ class Features:
             nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
+NAMES = tuple(each.name for each in fields(Features))
+
+
 def taken(options: dict[str, Any]) -> Features:
     """What of the options is of the features, taken out of them."""
     features = Features(**{each.name: options.pop(each.name) for each in fields(Features) if each.name in options})

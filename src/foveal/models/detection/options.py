@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
@@ -14,17 +14,25 @@ from foveal.errors import OptionError
 LEVELS = 5
 
 
-def check_options(asker: str, kind: type, options: Mapping[str, Any]) -> None:
+def check_options(builder: Callable[..., Any], kind: type, options: Mapping[str, Any], taken: Collection[str]) -> None:
     """Each name must be one of a detector's class, of those that it stands on, or of its image transform.
+
+    Args:
+        builder: whose options these are.
+        kind: the detector's class.
+        options: what is left for torchvision.
+        taken: names that all builders take themselves; they and the builder's own are told where one is nearly meant.
 
     Raises:
         OptionError: a name is none of them.
     """
     makers = [*kind.__mro__[:2], GeneralizedRCNNTransform]
     known = sorted({name for maker in makers for name in inspect.signature(maker).parameters} - {"kwargs", "backbone"})
+    asker = builder.__name__
+    meant = sorted({*known, *taken, *inspect.signature(builder).parameters} - {"options"})
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=2)
+            near = difflib.get_close_matches(name, meant, n=2)
             hint = f"Did you mean {' or '.join(near)}?" if near else "Use min_size, say."
             raise OptionError(f"{asker}: torchvision's {kind.__name__} has no option {name!r}. {hint}")
     _check_values(asker, makers, options)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 
-from foveal.models.detection.features import taken
+from foveal.models.detection.features import NAMES, taken
 from foveal.models.detection.heads import BOX_CHANNELS, MASK_CHANNELS, anchor_parts, box_parts, mask_parts
 from foveal.models.detection.options import check_classes, check_options
 from foveal.models.detection.pooling import know_strides_
@@ -43,7 +43,7 @@ def faster_rcnn(
     """
     check_classes("faster_rcnn", num_classes)
     features = taken(options)
-    check_options("faster_rcnn", FasterRCNN, options)
+    check_options(faster_rcnn, FasterRCNN, options, NAMES)
     parts = anchor_parts(anchor_sizes) | box_parts(features.pyramid_channels, num_classes, box_channels)
     model = FasterRCNN(features.make(backbone, last="pooled"), **parts, **options)
     know_strides_(model)
@@ -76,7 +76,7 @@ def mask_rcnn(
     """
     check_classes("mask_rcnn", num_classes)
     features = taken(options)
-    check_options("mask_rcnn", MaskRCNN, options)
+    check_options(mask_rcnn, MaskRCNN, options, NAMES)
     parts = anchor_parts(anchor_sizes) | box_parts(features.pyramid_channels, num_classes, box_channels)
     parts |= mask_parts(features.pyramid_channels, num_classes, mask_channels)
     model = MaskRCNN(features.make(backbone, last="pooled"), **parts, **options)

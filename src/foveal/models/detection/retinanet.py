@@ -22,7 +22,7 @@ from foveal.errors import OptionError
 from foveal.graft import replace_
 from foveal.graft.site import Site
 from foveal.layers.local import LocalAttention
-from foveal.models.detection.features import taken
+from foveal.models.detection.features import NAMES, taken
 from foveal.models.detection.heads import RATIOS
 from foveal.models.detection.options import check_classes, check_options, check_sides
 from foveal.models.detection.pyramid import CHANNELS
@@ -65,7 +65,7 @@ def retinanet(
         raise OptionError(f"retinanet: scales must be an integer of at least 1, got {scales!r}. Pass 3, say.")
     check_sides(anchor_sizes)
     features = taken(options)
-    check_options("retinanet", RetinaNet, options)
+    check_options(retinanet, RetinaNet, options, NAMES)
     body = features.make(backbone, last="strided", local=local_pyramid)
     head = RetinaNetHead(features.pyramid_channels, scales * len(RATIOS), num_classes)
     if local_heads:
