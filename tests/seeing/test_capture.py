@@ -10,6 +10,7 @@ from torch import nn
 
 import foveal
 import foveal.models
+from foveal.analysis.figures import chosen
 from foveal.errors import FovealError, NoMatchError, OptionError, ShapeError
 from tests.contract.layers import CASES
 
@@ -251,17 +252,67 @@ class Cube(nn.Module):
     def __init__(self):
         super().__init__()
         self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.flat = foveal.EfficientAttention(8, key_channels=2)
         self.cube = foveal.LocalAttention(2, 4, kernel_size=3, dims=3, heads=1, relative=False)
 
     def forward(self, x):
-        return self.cube(self.patches(x).reshape(len(x), 2, 4, 2, 2))
+        return self.cube(self.flat(self.patches(x)).reshape(len(x), 2, 4, 2, 2))
 
 
-def test_a_map_of_other_axes_than_the_image_is_not_taken_for_tokens():
+def test_a_map_of_other_axes_than_the_image_is_asked_by_position_alone():
     model = Cube().eval()
-    told = r"cube: how its map of \(4, 2, 2\) positions lies on the \(8, 8\) image could not be followed"
-    with pytest.raises(FovealError, match=told), foveal.capture(model):
+    with torch.no_grad(), foveal.capture(model) as maps:
         model(torch.randn(1, 3, 8, 8))
+    call = maps["cube"]
+    given = call._reading.x
+    assert torch.equal(call.row((3, 0, 1)), model.cube.position_map(given, at=(3, 0, 1)))
+    said = (
+        r"'cube' has a map of \(4, 2, 2\) positions, other axes than the \(8, 8\) image has, so no pixel can be "
+        r"asked for. Ask for a position: row\(\(2, 1, 1\)\)."
+    )
+    for ask in (lambda: call.at_pixel((3, 3)), lambda: call.grid.on_image(call.row((0, 0, 0)))):
+        with pytest.raises(ShapeError, match=said):
+            ask()
+    assert list(maps.at_pixel((3, 3))) == ["flat"] and chosen(maps).name == "flat"
+    assert repr(call) == "Captured('cube', local, 1 heads, (4, 2, 2) on no image)"
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("kind", ["self", "external"])
+def test_maps_made_of_codes_have_no_pixels_and_those_of_the_discriminator_have(mode, kind):
+    gan = foveal.models.resnet_gan(16, attention=kind, num_classes=3, width=4, latent=6, in_chans=1).eval()
+    labels = torch.tensor([0, 2])
+    with mode(), foveal.capture(gan) as maps:
+        gan.generator(torch.randn(2, 6), labels)
+        gan.discriminator(torch.randn(2, 1, 16, 16), labels)
+    made, judged = maps["generator.attention.attention"], maps["discriminator.attention.attention"]
+    assert made.row((4, 4)).flatten(2).sum(2).tolist() == [[pytest.approx(1)]] * 2
+    said = "is made of codes, not of an image, so no pixel can be asked for. Ask for a position: row"
+    with pytest.raises(ShapeError, match=said):
+        made.at_pixel((4, 4))
+    assert judged.grid.followed and judged.at_pixel((15, 0)).shape == (2, 1, 16, 16)
+    assert judged.mechanism == {"self": "non_local", "external": "external"}[kind]
+
+
+def test_points_of_a_cloud_are_no_pixels_of_an_image():
+    model = foveal.models.spct(5, channels=8, depth=1, width=16).eval()
+    with torch.no_grad(), foveal.capture(model) as maps:
+        model(torch.randn(2, 3, 11))
+    call = maps["trunk.layers.0"]
+    assert call.row(7).shape == (2, 1, 11) and torch.equal(call.row(7), call.row((7,)))
+    assert len(list(call.rows(chunk=4))) == 3
+    said = r"'trunk.layers.0' attends among 11 positions of no image, so no pixel can be asked for."
+    for ask in (call, maps):
+        with pytest.raises(ShapeError, match=said):
+            ask.at_pixel((7,))
+    assert "evenly" not in repr(maps)
+
+
+def test_an_image_that_is_given_by_name_is_the_image():
+    layer = foveal.EfficientAttention(4, key_channels=2)
+    with foveal.capture(layer) as maps:
+        layer(x=torch.randn(1, 4, 3, 5))
+    assert maps[""].grid.followed and maps[""].grid.image == (3, 5)
 
 
 def test_what_is_asked_wrongly_is_said_in_a_sentence():

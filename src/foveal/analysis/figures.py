@@ -60,7 +60,8 @@ def chosen(maps: Maps, mechanism: str | None = None) -> Captured:
     Raises:
         NoMatchError: there is no layer of the mechanism.
     """
-    calls = [call for call in maps.values() if mechanism is None or call.mechanism.endswith(mechanism)]
+    placed = [call for call in maps.values() if not call.grid.nowhere] or list(maps.values())
+    calls = [call for call in placed if mechanism is None or call.mechanism.endswith(mechanism)]
     if not calls:
         there = ", ".join(sorted({call.mechanism for call in maps.values()}))
         raise NoMatchError(f"figure: {mechanism} attention is wanted, the layers have {there}. Use another --model.")

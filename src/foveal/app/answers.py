@@ -26,9 +26,10 @@ def model_told(shelf: Shelf, label: str) -> dict[str, Any]:
 
 
 def layers_told(shelf: Shelf, image: str, label: str) -> list[dict[str, Any]]:
-    """The layers of a model in the order that they ran."""
+    """The layers of a model in the order that they ran; those whose positions lie on no image cannot be shown."""
     macs = shelf.cost(label)
-    return [layer_told(call, macs.get(name, 0)) for name, call in shelf.maps(image, label).items()]
+    placed = {name: call for name, call in shelf.maps(image, label).items() if not call.grid.nowhere}
+    return [layer_told(call, macs.get(name, 0)) for name, call in placed.items()]
 
 
 def layer_told(call: Captured, macs: int) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def wanted(maps: Maps, layer: str, label: str) -> list[Captured]:
     """The layers that a page holds."""
     if layer == "*":
         return [chosen(maps)]
-    found = [call for name, call in maps.items() if means([layer], name)]
+    found = [call for name, call in maps.items() if means([layer], name) and not call.grid.nowhere]
     if not found or len(found) > MOST_LAYERS:
         raise NoMatchError(
             f"explore: --layer {layer!r} means {len(found)} layers of {label}, 1 to {MOST_LAYERS} are wanted. It has "

@@ -109,7 +109,7 @@ class Shelf:
             if radius is not None and not 0 < radius < math.inf:
                 raise OptionError(f"explore: a radius must be a number above 0, got {radius:g}.")
             call = self.maps(image, model)[layer]
-            pixel = tuple(p * (n - 1) for p, n in zip(at, call.grid.image, strict=True))
+            pixel = tuple(p * (n - 1) for p, n in zip(at, call.grid.image, strict=False))
             position = call.grid.position(pixel)
             asked: dict[str, Any] = {} if radius is None else {"radius": radius}
             return Looked(call, position, call.row(position, **asked)[0].float().cpu())

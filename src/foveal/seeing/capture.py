@@ -33,7 +33,7 @@ def capture(
     Layers of foveal, ``torch.nn.MultiheadAttention`` attending to itself (torchvision's transformers too) and timm's
     attention over tokens. A layer's input is copied, nothing else is kept, and maps are computed when asked for. A
     compiled model runs uncompiled inside. Where positions lie on the image is followed through convolutions, pools,
-    padding and interpolation.
+    padding and interpolation; maps of a volume, points and what is made of codes lie on none and are asked by position.
 
     Args:
         model: any module; it may be called in any way, in training or evaluation, under autocast or inference mode.
@@ -47,12 +47,11 @@ def capture(
     """
     if calls < 1:
         raise OptionError(f"capture: calls must be at least 1, got {calls}. Leave it out for the newest call.")
-    maps, following = Maps(), Following()
+    maps, following = Maps(), Following(image)
     chosen = _chosen(model, [where] if isinstance(where, str) else list(where), maps)
-    following.image = None if image is None else tuple(image)
     with ExitStack() as stack:
         stack.enter_context(_uncompiled())
-        stack.callback(model.register_forward_pre_hook(_first_image(following, image)).remove)
+        stack.callback(model.register_forward_pre_hook(_first_image(following), with_kwargs=True).remove)
         for name, module in chosen.items():
             note = _note(name, maps, following, calls)
             stack.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
@@ -96,10 +95,11 @@ def means(where: Sequence[str], name: str) -> bool:
     return any(glob == "*" or any(matches(glob, part) for part in inside) for glob in where)
 
 
-def _first_image(following: Following, image: Sequence[int] | None) -> Callable[..., None]:
-    def begin(_: nn.Module, args: tuple[Any, ...]) -> None:
-        given = next((leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf.dim() > 2), None)
-        if given is not None and image is None and given.dim() > 3:
+def _first_image(following: Following) -> Callable[..., None]:
+    def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        leaves = tree_leaves((args, kwargs))
+        given = next((leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim() > 2), None)
+        if given is not None and not following.given and given.dim() > 3:
             following.begin(given)
 
     return begin
@@ -112,7 +112,7 @@ def _note(name: str, maps: Maps, following: Following, keep: int) -> Callable[..
         try:
             with torch.no_grad():
                 reading = read(module, args, kwargs)
-                grid, extra = _grid(following, x, reading.size)
+                grid, extra = _grid(name, following, x, reading.size)
         except Unread as error:
             maps.left_out[name] = str(error)
             return
@@ -121,15 +121,19 @@ def _note(name: str, maps: Maps, following: Following, keep: int) -> Callable[..
     return note
 
 
-def _grid(following: Following, x: Tensor, own: tuple[int, ...]) -> tuple[Grid, int]:
+def _grid(name: str, following: Following, x: Tensor, own: tuple[int, ...]) -> tuple[Grid, int]:
     """Where a layer's own positions lie on the image, and how many of its tokens are no positions."""
     lattice, image = following.of(x), following.image
     if lattice is not None and lattice.size == own:
         return lattice.grid(), 0
+    if following.from_codes(x) and not following.given:
+        return Grid.off(own, f"{name!r} has a map that is made of codes, not of an image"), 0
+    if image is None and len(own) == 1:
+        return Grid.off(own, f"{name!r} attends among {own[0]} positions of no image"), 0
     if image is None or len(image) == len(own):
         return Grid.even(image or own, own), 0
     if len(own) > 1:
-        raise Unread(f"how its map of {own} positions lies on the {image} image could not be followed")
+        return Grid.off(own, f"{name!r} has a map of {own} positions, other axes than the {image} image has"), 0
     if lattice is not None and 0 <= (extra := own[0] - torch.Size(lattice.size).numel()) <= MOST_EXTRA:
         return lattice.grid(), extra
     raise Unread(f"how its {own[0]} tokens lie on the {image} image could not be followed")

@@ -74,6 +74,10 @@ class Captured:
 
         Returns:
             ``(batch, heads, *image)``; without the heads if averaged.
+
+        Raises:
+            ShapeError: the pixel lies outside the image, or the layer's positions lie on none: those of a volume, of a
+                cloud of points, or of what is made of codes.
         """
         row = self.row(self.grid.position(pixel), average=average, **asked)
         return self.grid.on_image(row, smooth=smooth)
@@ -161,7 +165,8 @@ class Captured:
 
     def __repr__(self) -> str:
         lies = "" if self.grid.followed else ", taken to share the image evenly"
-        return f"Captured({self.name!r}, {self.mechanism}, {self.heads} heads, {self.size} of {self.grid.image}{lies})"
+        where = f"{self.size} on no image" if self.grid.nowhere else f"{self.size} of {self.grid.image}{lies}"
+        return f"Captured({self.name!r}, {self.mechanism}, {self.heads} heads, {where})"
 
 
 class Autocast:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -60,10 +60,13 @@ class Following(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
-    def __init__(self) -> None:
+    def __init__(self, image: Sequence[int] | None = None) -> None:
+        """``image`` is its size where it is known beforehand; else the first one that comes is taken."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self.image: tuple[int, ...] | None = None
+        self.given = image is not None
+        self.image: tuple[int, ...] | None = None if image is None else tuple(image)
         self._known = WeakTensorKeyDictionary()
+        self._from_codes = WeakTensorKeyDictionary()
 
     def begin(self, image: Tensor) -> None:
         """A new image; what is known of others stays with their tensors."""
@@ -75,6 +78,10 @@ class Following(TorchDispatchMode):
         """The lattice that a tensor's positions come from, None where nothing is known."""
         lattice: Lattice | None = self._known.get(tensor)
         return lattice
+
+    def from_codes(self, tensor: Tensor) -> bool:
+        """Whether weights made a tensor of vectors alone, as a generator's maps are: no image is behind it."""
+        return tensor in self._from_codes and self.of(tensor) is None
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -93,11 +100,14 @@ class Following(TorchDispatchMode):
     def _hand_on(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         name = str(getattr(func, "_schema", func)).partition("(")[0].partition("::")[2].partition(".")[0]
         first = args[0] if args and isinstance(args[0], Tensor) else None
-        if first is not None and self.image is None and name == "convolution" and first.dim() > 2:
+        begins = self.image is None and name == "convolution"
+        if begins and first is not None and first.dim() > 2 and not self.from_codes(first):
             self.begin(first)
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         lattice = next((known for known in map(self.of, given) if known is not None), None)
         made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        if lattice is None:
+            self._note_codes(given, made)
         if lattice is None or not made:
             return
         rule = _rule(name)
@@ -105,6 +115,13 @@ class Following(TorchDispatchMode):
             lattice = rule(lattice, args, made[0])
         for tensor in made if lattice is not None else ():
             self._known[tensor] = lattice
+
+    def _note_codes(self, given: list[Tensor], made: list[Tensor]) -> None:
+        """What weights make of vectors, and whatever is made of that."""
+        weights = [isinstance(tensor, nn.Parameter) or tensor in self._from_codes for tensor in given]
+        if any(weights) and all(known or tensor.dim() <= 2 for known, tensor in zip(weights, given, strict=True)):
+            for tensor in made:
+                self._from_codes[tensor] = True
 
 
 def _is_composite(func: Any) -> bool:

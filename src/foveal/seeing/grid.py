@@ -26,6 +26,8 @@ class Grid:
     offset: tuple[float, ...]
     followed: bool = True
     """False where a layer before could not be followed and the positions are taken to share the image evenly."""
+    nowhere: str = ""
+    """Why the positions lie on no image, which is ``()`` then; they are asked for by index alone."""
 
     @classmethod
     def even(cls, image: Sequence[int], size: Sequence[int]) -> Grid:
@@ -33,12 +35,18 @@ class Grid:
         stride = tuple(full / count for full, count in zip(image, size, strict=True))
         return cls(tuple(image), tuple(size), stride, tuple((step - 1) / 2 for step in stride), followed=False)
 
+    @classmethod
+    def off(cls, size: Sequence[int], why: str) -> Grid:
+        """Positions that lie on no image."""
+        return cls((), tuple(size), (), (), followed=False, nowhere=why)
+
     def position(self, pixel: Sequence[float]) -> tuple[int, ...]:
         """The position whose centre is nearest to a pixel.
 
         Raises:
-            ShapeError: the pixel lies outside the image.
+            ShapeError: the pixel lies outside the image, or there is none.
         """
+        self._check()
         inside = len(pixel) == len(self.image) and all(
             0 <= p <= length - 1 for p, length in zip(pixel, self.image, strict=True)
         )
@@ -51,6 +59,7 @@ class Grid:
 
     def pixel(self, position: Sequence[int]) -> tuple[float, ...]:
         """The centre of a position, in pixels from the centre of the first."""
+        self._check()
         return tuple(start + i * step for i, start, step in zip(position, self.offset, self.stride, strict=True))
 
     def on_image(self, maps: Tensor, *, smooth: bool = False) -> Tensor:
@@ -60,6 +69,7 @@ class Grid:
             maps: one value a position.
             smooth: linear between centres instead of each pixel its nearest position's.
         """
+        self._check()
         for axis, (length, count) in enumerate(zip(self.image, self.size, strict=True)):
             dim = maps.dim() - len(self.image) + axis
             pixels = torch.arange(length, device=maps.device, dtype=torch.float64)
@@ -72,3 +82,10 @@ class Grid:
             high = (low + 1).clamp_max(count - 1)
             maps = maps.index_select(dim, low) * (1 - share) + maps.index_select(dim, high) * share
         return maps
+
+    def _check(self) -> None:
+        if self.nowhere:
+            middle = tuple(length // 2 for length in self.size)
+            raise ShapeError(
+                f"capture: {self.nowhere}, so no pixel can be asked for. Ask for a position: row({middle})."
+            )

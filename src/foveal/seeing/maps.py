@@ -38,8 +38,15 @@ class Maps(Mapping[str, Captured]):
         del calls[:-keep]
 
     def at_pixel(self, pixel: Sequence[float], *, average: bool = True, smooth: bool = False) -> dict[str, Tensor]:
-        """What every layer looks at from a pixel, at the resolution of the image, in the order that they ran."""
-        return {name: call.at_pixel(pixel, average=average, smooth=smooth) for name, call in self.items()}
+        """What every layer looks at from a pixel, at the resolution of the image, in the order that they ran.
+
+        Layers whose positions lie on no image are not among them.
+
+        Raises:
+            ShapeError: no layer's positions lie on an image, or the pixel does not.
+        """
+        placed = {name: call for name, call in self.items() if not call.grid.nowhere} or self
+        return {name: call.at_pixel(pixel, average=average, smooth=smooth) for name, call in placed.items()}
 
     def __getitem__(self, name: str) -> Captured:
         return self.calls(name)[-1]

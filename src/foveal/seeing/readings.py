@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from foveal.errors import OptionError
 from foveal.functional.explicit import attention_row
@@ -39,7 +40,8 @@ class OfLayer:
 
     def __init__(self, layer: AttentionLayer, x: Tensor) -> None:
         self.layer, self.x = layer, x
-        self.mechanism = next((row.name for row in REGISTRY if type(layer) is row.layer), type(layer).__name__)
+        kind = type_before_parametrizations(layer)
+        self.mechanism = next((row.name for row in REGISTRY if kind is row.layer), kind.__name__)
         self.heads, self.size = layer.heads, tuple(x.shape[2:])
 
     def weights(self, at: tuple[int, ...]) -> Tensor:
