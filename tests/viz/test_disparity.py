@@ -45,6 +45,20 @@ def test_numbers_of_the_bar_are_round_within_the_range_and_evenly_apart(low, hig
     assert all(f"{float(f'{step:.1e}'):.1e}"[0] in "125" for step in steps)
 
 
+@pytest.mark.parametrize("width", [320, 400, 1600])
+def test_no_number_of_the_bar_touches_an_edge(width):
+    scale = bar(0.0, 100.0, width)
+    inked = np.flatnonzero((scale[20:] < 255).any((0, 2)))
+    assert inked[0] >= 7 and inked[-1] < width - 7
+
+
+def test_the_bar_grows_with_the_picture():
+    small, large = bar(0.0, 60.0, 400), bar(0.0, 60.0, 1600)
+    assert small.shape == (47, 400, 3) and large.shape[0] > 2.3 * 47
+    thick = (large[:, 800] != 255).any(1).sum()
+    assert thick > 2.3 * (small[:, 200] != 255).any(1).sum()
+
+
 def test_what_is_no_map_is_refused():
     with pytest.raises(ShapeError, match=r"must be \(rows, columns\), got shape \(2, 3, 3\)"):
         drawn(np.zeros((2, 3, 3)))

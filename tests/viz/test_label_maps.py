@@ -68,3 +68,11 @@ def test_a_hundred_classes_have_a_legend_that_says_how_many_more_there_are():
     names = [f"class number {number}" for number in range(100)]
     told = drawn(image, labels, names, voc_colours(100))
     assert told.shape[1] == 400 and 100 + 40 * 6 < told.shape[0] < 100 + 42 * 24
+
+
+def test_the_legend_grows_with_the_picture():
+    heights = {}
+    for width in (400, 1600):
+        image, labels = halves(200, width)
+        heights[width] = drawn(image, labels, NAMES, COLOURS).shape[0] - 200
+    assert heights == {400: 15 + 2 * 8, 1600: 32 + 2 * 17}

@@ -16,6 +16,7 @@ NARROWEST = 320  # pixels of a picture's width, so that the numbers of the bar a
 UNKNOWN = 128  # grey of what is not known
 BAR, MARGIN, SIZE, TICK = 12, 8, 13, 4
 FEWEST = 70  # pixels between two numbers of the bar
+WIDE = 650  # pixels from which on the bar and its numbers grow with the picture
 
 
 def drawn(disparity: Array) -> Array:
@@ -48,20 +49,22 @@ def bar(low: float, high: float, width: int) -> Array:
     import PIL.Image
     from PIL import ImageDraw, ImageFont
 
-    long = width - 2 * MARGIN
-    strip = np.broadcast_to(to_bytes(colours(np.linspace(0, 1, long)))[None], (BAR, long, 3))
-    picture = PIL.Image.new("RGB", (width, 2 * MARGIN + BAR + TICK + SIZE + 2), "white")
-    picture.paste(PIL.Image.fromarray(np.ascontiguousarray(strip)), (MARGIN, MARGIN))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(SIZE)
-    under = MARGIN + BAR
-    unit = " px"
-    for value in ticks(low, high, max(2, long // FEWEST)):
-        at = MARGIN + (value - low) / (high - low) * (long - 1)
-        draw.line((at, under, at, under + TICK), fill="black")
-        text = f"{value:g}{unit}"
+    times = max(1.0, width / WIDE)
+    thick, margin, size, tick = (round(pixels * times) for pixels in (BAR, MARGIN, SIZE, TICK))
+    long = width - 2 * margin
+    strip = np.broadcast_to(to_bytes(colours(np.linspace(0, 1, long)))[None], (thick, long, 3))
+    picture = PIL.Image.new("RGB", (width, 2 * margin + thick + tick + size + 2), "white")
+    picture.paste(PIL.Image.fromarray(np.ascontiguousarray(strip)), (margin, margin))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size)
+    under = margin + thick
+    for value in ticks(low, high, max(2, int(long / (FEWEST * times)))):
+        at = margin + (value - low) / (high - low) * (long - 1)
+        draw.line((at, under, at, under + tick), fill="black", width=round(times))
+        text = f"{value:g} px"
         half = font.getlength(text) / 2
-        middle = min(max(at, half + 1), width - half - 1)
-        draw.text((middle, under + TICK + 1), text, fill="black", font=font, anchor="mt")
+        # The first and the last number end where the bar does.
+        middle = min(max(at, margin + half), width - margin - half)
+        draw.text((middle, under + tick + round(3 * times)), text, fill="black", font=font, anchor="mt")
     return np.asarray(picture)
 
 

@@ -16,7 +16,8 @@ UNCOUNTED: RGB = (224, 224, 192)  # VOC's colour of 255
 LEAST, MOST = 320, 2048  # pixels of the longer side
 STRENGTH = 0.6  # share of the class's colour in the mixture
 MOST_NAMED = 40
-_SIZE, _GAP, _WIDTH = 15, 8, 240  # of letters, around them, and the least of the legend
+_GAP, _WIDTH = 8, 240  # between pictures, and the least of the legend
+_SIZE, _SHARE = 15, 50  # letters: their least height, and how many of them a picture is wide at most
 _INK, _SOFT, _PAPER = (22, 25, 29), (91, 100, 112), (255, 255, 255)
 
 
@@ -99,18 +100,20 @@ def _over_legend(picture: Bytes, labels: Bytes, names: Sequence[str], colours: S
     from PIL import Image, ImageDraw
 
     width = max(picture.shape[1], _WIDTH)
+    size = max(_SIZE, round(width / _SHARE))
+    gap = round(size * _GAP / _SIZE)
     entries = _entries(labels, names, colours)
-    words = [lettered(text, _SIZE) for text, _ in entries]
-    placed, height = _placed([font.getlength(text) for text, font in words], width)
+    words = [lettered(text, size) for text, _ in entries]
+    placed, height = _placed([font.getlength(text) for text, font in words], width, size, gap)
     canvas = Image.new("RGB", (width, picture.shape[0] + height), _PAPER)
     canvas.paste(Image.fromarray(picture), ((width - picture.shape[1]) // 2, 0))
     draw = ImageDraw.Draw(canvas)
     for (_, colour), (text, font), (left, top) in zip(entries, words, placed, strict=True):
         top += picture.shape[0]
         if colour is not None:
-            draw.rectangle((left, top, left + _SIZE, top + _SIZE), fill=colour, outline=_SOFT)
-            left += _SIZE + _GAP
-        draw.text((left, top + _SIZE / 2), text, fill=_INK, font=font, anchor="lm")
+            draw.rectangle((left, top, left + size, top + size), fill=colour, outline=_SOFT)
+            left += size + gap
+        draw.text((left, top + size / 2), text, fill=_INK, font=font, anchor="lm")
     return np.asarray(canvas)
 
 
@@ -124,13 +127,13 @@ def _entries(labels: Bytes, names: Sequence[str], colours: Sequence[RGB]) -> lis
     return told if len(there) <= MOST_NAMED else [*told, (f"and {len(there) - MOST_NAMED} more", None)]
 
 
-def _placed(lengths: Sequence[float], width: int) -> tuple[list[tuple[int, int]], int]:
+def _placed(lengths: Sequence[float], width: int, size: int, gap: int) -> tuple[list[tuple[int, int]], int]:
     """Left upper corner of each, row after row, and the height of all."""
-    places, left, top = [], _GAP, _GAP
+    places, left, top = [], gap, gap
     for length in lengths:
-        wide = round(length) + _SIZE + _GAP
-        if left > _GAP and left + wide + _GAP > width:
-            left, top = _GAP, top + _SIZE + _GAP
+        wide = round(length) + size + gap
+        if left > gap and left + wide + gap > width:
+            left, top = gap, top + size + gap
         places.append((left, top))
-        left += wide + 2 * _GAP
-    return places, top + _SIZE + _GAP
+        left += wide + 2 * gap
+    return places, top + size + gap
