@@ -36,7 +36,7 @@ from foveal.cli.models import ABOUT as MODELS
 from foveal.cli.models import Models
 from foveal.cli.predict import ABOUT as PREDICT
 from foveal.cli.predict import Predict
-from foveal.cli.said import plain_warnings
+from foveal.cli.said import plain_warnings, said_by
 from foveal.cli.sweep import ABOUT as SWEEP
 from foveal.cli.sweep import parse as parse_sweep
 from foveal.cli.together import hushed, speaks
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except FovealError as error:
         if command is not None or speaks():
-            print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"{type(error).__name__}: {said_by(given[0], error)}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt as error:
         if speaks():

@@ -41,6 +41,12 @@ def plain_warnings() -> Iterator[None]:
         yield
 
 
+def said_by(command: str, error: Exception) -> str:
+    """An error in one line that begins with the command: who typed it knows of no function that it calls."""
+    who, colon, told = " ".join(str(error).split()).partition(": ")
+    return f"{command if who in ('open_run', 'open_models', 'figure') else who}{colon}{told}"
+
+
 def print_warning(line: str) -> None:
     """On standard error, so that JSON stays JSON."""
     print(f"warning: {line}", file=sys.stderr)
