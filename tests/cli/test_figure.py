@@ -44,3 +44,32 @@ def test_what_is_wrong_is_said_in_one_sentence(words, said, tmp_path, monkeypatc
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("task", ["detection", "stereo", "generation", "points"])
+@pytest.mark.parametrize("command", [["figure", "efficient-1"], ["explore"]])
+def test_a_run_that_cannot_be_drawn_names_what_gives_its_maps(command, task, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(json.dumps({"task": task}))
+    assert main([*command, "--model", str(tmp_path)]) == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told == (
+        f"OptionError: {command[0]}: {tmp_path} is a run of {task}, which is not drawn here. In Python foveal.capture "
+        f"gives the maps of each network in foveal.open_models({str(tmp_path)!r}).models."
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "{}", "x.png"],
+        ["evaluate", "{}"],
+        ["figure", "efficient-1", "--model", "{}"],
+        ["explore", "--model", "{}"],
+    ],
+    ids=lambda words: words[0],
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_a_wrong_path_is_told_by_the_command_that_was_typed(words, there, tmp_path, capsys):
+    path = str(tmp_path if there else tmp_path / "gone")
+    assert main([word.format(path) for word in words]) == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith(f"DataError: {words[0]}: ")

@@ -14,8 +14,11 @@ import torch.nn.functional as F
 import torchvision
 from PIL import Image
 
+import foveal
 from data import segmentation_miniatures as miniatures
 from foveal.analysis.ledger import external
+from foveal.app.shelf import Shelf
+from foveal.cli import main
 from foveal.data.segmentation.options import SegmentationAugmentation, SegmentationData
 from foveal.errors import DataError, OptionError
 from foveal.tasks.clock import NoClock
@@ -204,6 +207,23 @@ def run(folder, tmp_path_factory):
         patch.setattr(labelling, "SHOWN", 0)
         train(recipe(folder, epochs=1), out)
     return out
+
+
+def test_a_run_is_shown_by_figure_and_explore(run, tmp_path, capsys):
+    asked = ["figure", "external-4", "--model", str(run), "--image", "flower", "--out", str(tmp_path / "slots")]
+    assert main([*asked, "--json"]) == 0
+    assert "attention, external, 1 head, 6x6 positions" in json.loads(capsys.readouterr().out)["caption"]
+    page = ["explore", "--model", f"mine={run}", "--image", "flower", "--export", str(tmp_path / "page.html")]
+    assert main(page) == 0
+    shelf = Shelf()
+    label = shelf.load(str(run))
+    given = shelf.picture(shelf.add(Image.new("RGB", (50, 40), (255, 0, 0)), "red"), label)
+    assert given.shape == (3, 24, 24)
+    looked, opened = shelf.look("red", label, "attention", (0.5, 0.5)), open_models(run)
+    with torch.no_grad(), foveal.capture(opened.model) as maps:
+        mean, std = (torch.tensor(opened.told[key])[:, None, None] for key in ("mean", "std"))
+        opened.model(((given - mean) / std)[None])
+    torch.testing.assert_close(looked.row, maps["attention"].row(looked.position)[0])
 
 
 def test_images_of_any_size_and_mode_are_answered_and_drawn_and_damaged_ones_told(run, tmp_path):

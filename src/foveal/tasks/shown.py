@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -18,18 +18,42 @@ SAMPLES = ("china", "flower", *(f"digit-{n}" for n in range(10)))
 def shown(text: str) -> tuple[str, Trained]:
     """A label and a model from ``[label=]NAME[,option=value…]`` or ``[label=]RUN``.
 
-    NAME is one of timm, foveal's own included, with weights of seed 0; RUN what ``open_run`` opens.
+    NAME is one of timm, foveal's own included, with weights of seed 0; RUN what ``open_run`` opens, or a run of
+    segmentation, which is shown the middle square of an image at the size of its training crops.
 
     Raises:
         NoMatchError: there is neither a model nor a run of this name.
-        OptionError: the text is empty, or an option is wrong.
+        OptionError: the text is empty, an option is wrong, or it is a run of another task.
     """
     first = text.split(",")[0]
     label, equals, name = first.rpartition("=")
     if name.strip() and Path(name).exists():
-        trained = open_run(name)
+        trained = _opened(name)
         return (label if equals else trained.name), trained
     return drawn(text)
+
+
+def _opened(name: str) -> Trained:
+    """A run whose network takes an image: what it answers does not matter here."""
+    from foveal.tasks.kinds import CLASSIFICATION
+    from foveal.tasks.opened import open_models, task_of
+
+    task = task_of(name)
+    if task == CLASSIFICATION:
+        return open_run(name)
+    if task != "segmentation":
+        raise OptionError(
+            f"figure: {name} is a run of {task}, which is not drawn here. In Python foveal.capture gives the maps of "
+            f"each network in foveal.open_models({name!r}).models."
+        )
+    opened = open_models(name)
+    told = opened.told
+    size = max(cast(Any, opened.recipe).data.augmentation.crop)
+    preparation = Preparation(size, 1.0, "bilinear", tuple(told["mean"]), tuple(told["std"]), len(told["mean"]))
+    return Trained(
+        opened.model, tuple(told["classes"]), preparation, opened.source, opened.name, opened.weights,
+        opened.recipe.data.name,
+    )  # fmt: skip
 
 
 def drawn(text: str) -> tuple[str, Trained]:
