@@ -34,9 +34,12 @@ _ROOMS = {
     "segmentation": ("eanet",),
     "stereo": ("psmnet",),
 }
+NETWORKS = tuple(name for names in _ROOMS.values() for name in names)
+"""Functions that make what is no image classifier."""
 
 __all__ = [
     "MECHANISMS",
+    "NETWORKS",
     "Configuration",
     "HubModel",
     "Mechanism",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from foveal.errors import OptionError, ShapeError
 
@@ -25,7 +26,9 @@ def check_labels(
     if labels is None or not fits:
         came = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
         raise ShapeError(f"{who}: {name} must be integers of shape ({batch},), one a sample, got {came}.")
-    if labels.device.type == "cpu" and batch and not torch.compiler.is_compiling():
+    # What has no contents has nothing to look at.
+    seen = labels.device.type == "cpu" and not isinstance(labels, FakeTensor)
+    if seen and batch and not torch.compiler.is_compiling():
         least, most = (int(bound) for bound in labels.aminmax())
         if least < 0 or most >= classes:
             raise OptionError(f"{who}: {name} must be 0 to {classes - 1}, got {least} to {most}. Check {option}.")

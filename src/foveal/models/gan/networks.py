@@ -5,9 +5,11 @@ Papers: Zhang et al., Self-Attention Generative Adversarial Networks (2019); Guo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from foveal.errors import ShapeError
@@ -54,6 +56,11 @@ class Generator(nn.Module):
         self.norm = nn.BatchNorm2d(widths[-1], eps=NORM_EPS)
         self.conv = convolution(widths[-1], in_chans)
 
+    def example_inputs(self, batch: int = 1, size: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        """Codes, and classes where it takes them; the size of the images is the layout's."""
+        codes = torch.empty(batch, self.latent)
+        return (codes, torch.zeros(batch, dtype=torch.long)) if self.num_classes else (codes,)
+
     def forward(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
         check_tensor("Generator", "the codes", codes)
         if codes.dim() != 2 or codes.shape[1] != self.latent:
@@ -96,6 +103,11 @@ class Discriminator(nn.Module):
         self.attention = attention(attention_kind, widths[layout.discriminator_at], slots=slots)
         self.linear = started(nn.Linear(widths[-1], 1))
         self.embedding = started(nn.Embedding(num_classes, widths[-1])) if num_classes else None
+
+    def example_inputs(self, batch: int = 1, size: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        """Images, of the layout's size where ``size`` is None, and classes where it takes them."""
+        images = torch.empty(batch, self.in_chans, *(size or (self.size, self.size)))
+        return (images, torch.zeros(batch, dtype=torch.long)) if self.num_classes else (images,)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         check_tensor("Discriminator", "the images", images)

@@ -5,6 +5,8 @@ Paper: Guo et al., PCT: Point Cloud Transformer (2021), section 3; the layout of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,6 +39,10 @@ class PointClassifier(nn.Module):
             nn.Dropout(drop_rate),
             Pointwise(256, num_classes),
         )
+
+    def example_inputs(self, batch: int = 1, size: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        """Clouds of ``size`` points; of 1024, as in the papers, where it is None."""
+        return (torch.empty(batch, self.trunk.in_chans, *(size or (1024,))),)
 
     def forward(self, points: Tensor) -> Tensor:
         features = self.trunk(points)
@@ -93,6 +99,11 @@ class PartSegmenter(nn.Module):
             Projection(first, second, bias=True),
             Pointwise(second, num_parts),
         )
+
+    def example_inputs(self, batch: int = 1, size: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        """Clouds of ``size`` points, of 2048 where it is None, and their categories where it takes them."""
+        points = torch.empty(batch, self.trunk.in_chans, *(size or (2048,)))
+        return (points, torch.zeros(batch, dtype=torch.long)) if self.num_categories else (points,)
 
     def forward(self, points: Tensor, categories: Tensor | None = None) -> Tensor:
         features = self.trunk(points)

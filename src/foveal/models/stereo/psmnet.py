@@ -80,6 +80,11 @@ class PSMNet(nn.Module):
         self.attentions = attentions(self, attention, sites, key_channels, width)
         cast(Any, self).register_load_state_dict_pre_hook(_load_authors)
 
+    def example_inputs(self, batch: int = 1, size: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        """Pairs of images of ``size``; of 256 x 512, as the paper trains, where it is None."""
+        left, right = (torch.empty(batch, self.in_chans, *(size or (256, 512))) for _ in "12")
+        return left, right
+
     def forward(self, left: Tensor, right: Tensor) -> Tensor | tuple[Tensor, ...]:
         self._check(left, right)
         maps = self.feature_extraction(left), self.feature_extraction(right)
