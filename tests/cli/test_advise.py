@@ -74,6 +74,7 @@ def test_a_damaged_calibration_is_told_and_stops_only_what_needs_it(capsys):
         (["resnet18", "--budget", "latency=fast"], "OptionError: advise: --budget 'latency=fast' must be latency= and"),
         (["resnet18", "--budget", "flops=1G"], "OptionError: advise: --budget 'flops=1G' limits 'flops', which is not"),
         (["resnet10t", "--budget", "latency=+5%"], "OptionError: advise: a latency budget needs the speeds of this"),
+        (["spct"], "OptionError: advise: no mechanism has a place in spct: "),
         (["resnet18", "--size", "0"], "ShapeError: foveal: --size must be one to three positive numbers, got '0'"),
         (["test_vit", "--size", "50"], "ShapeError: advise: test_vit does not take an input of 1 x 3 x 50 x 50"),
         (["resnet18", "--mechanisms", "locl"], "OptionError: with_attention: there is no mechanism 'locl'. Did you"),

@@ -26,6 +26,19 @@ def test_deeper_levels_are_shown_where_they_are_asked_for(capsys):
     assert "query" not in capsys.readouterr().out
 
 
+def test_what_a_model_was_fed_and_what_was_assumed_is_printed(capsys):
+    small = ["backbone=resnet10t", "backbone_options={'channels': (8, 8, 8, 8)}", "pyramid_channels=8", "min_size=64"]
+    assert main(["cost", "mask_rcnn", *small, "max_size=64"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert (
+        "mask_rcnn: batch 1, 3 channels, 64 x 64, inference assumed images resized to 64 x 64 1,000 proposals" in told
+    )
+    assert main(["cost", "eagan", "width=8"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "eagan: inputs 1 x 128 and 1, inference" in told
+    assert "generator Generator" in told and "discriminator Discriminator" in told
+
+
 def test_json_has_every_module_and_nothing_else_on_standard_output(capsys):
     asked = ["cost", "local", "kernel_size=3", "--channels", "16", "--size", "5", "7", "--batch", "2", "--train"]
     assert main([*asked, "--sizes", "8", "16", "--json"]) == 0
@@ -67,6 +80,12 @@ def test_the_plot_is_written_and_named(tmp_path, capsys, kind):
         (["local", "kernelsize=3"], "OptionError: LocalAttention: there is no option 'kernelsize'. Did you mean"),
         (["no.such:Thing"], "NoMatchError: find: 'no.such:Thing' cannot be imported: ModuleNotFoundError"),
         (["vit_tiny_patch16_224", "--size", "100"], "ShapeError: cost: vit_tiny_patch16_224 does not take an input of"),
+        (
+            ["eannet"],
+            "NoMatchError: find: neither foveal nor timm has a layer or model 'eannet'. Did you mean eanet or",
+        ),
+        (["torch.nn:ModuleList"], "OptionError: cost: torch.nn:ModuleList cannot be run, since ModuleList has no"),
+        (["spct", "--size", "3", "4"], "ShapeError: spct: --size must be one number of points, got '3 4'"),
         (["local", "--plot", "x.png"], "OptionError: cost: --plot draws cost against size, and there is no list."),
         (["local", "--sizes", "8", "16", "--plot", "x.pdf"], "OptionError: foveal: --plot must end in .svg or .png"),
         (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from foveal.analysis.budgets import Budget, Quantity
 from foveal.analysis.operators import Operator, Operators, operators
 from foveal.analysis.prediction import Speeds
-from foveal.analysis.target import Size, Target, check_size, does_not_take
+from foveal.analysis.runnable import assumed, runnable
+from foveal.analysis.target import Size, Target, refused
 from foveal.analysis.without_contents import without_contents
 from foveal.errors import FovealError, NoMatchError, OptionError
 from foveal.graft import Graft
@@ -67,11 +68,14 @@ class Advice:
     """All candidates, those that fit first, each group by the cost in ``ranked_by``.
 
     ``left_out`` says of a mechanism why it has no place in this model; ``taken_for_others`` names kinds of operators
-    whose speed was not measured; ``channels`` are those of the sites by mechanism.
+    whose speed was not measured; ``channels`` are those of the sites by mechanism. What was fed, and what was assumed,
+    is as in ``Cost``.
     """
 
     model: str
     shape: tuple[int, ...]
+    inputs: tuple[tuple[int, ...], ...]
+    assumed: tuple[str, ...]
     own: Costs
     budgets: tuple[Budget, ...]
     ranked_by: Quantity
@@ -115,10 +119,11 @@ def advise(
     """
     _check(budgets, batch, speeds)
     rows = [mechanism(name) for name in names or MECHANISMS]
-    shape = (batch, target.channels, *check_size(size))
-    model = without_contents(target.build(shape[2:]), "meta").eval()
+    size = target.sized(size)
+    model = without_contents(runnable(target.build(size)), "meta").eval()
+    inputs = target.inputs(model, batch, size)
     watch("the model itself")
-    plan = _Plan(model, shape, _own(target.name, model, shape, device), device, speeds, tuple(budgets))
+    plan = _Plan(model, inputs, _own(target.name, model, inputs, device), device, speeds, tuple(budgets))
     place, where = place_in(model, sites)
     left_out: dict[str, str] = {}
     for row in rows:
@@ -136,8 +141,10 @@ def advise(
         raise OptionError(f"advise: no mechanism has a place in {target.name}: {reason}.")
     ranked_by: Quantity = budgets[0].quantity if budgets else "macs" if speeds is None else "latency"
     candidates = sorted(plan.candidates, key=lambda c: (not c.fits, c.costs.of(ranked_by), c.costs.macs))
+    shapes = tuple(tuple(each.shape) for each in inputs)
     return Advice(
-        target.name, shape, plan.own, tuple(budgets), ranked_by, tuple(candidates), left_out, place,
+        target.name, shapes[0], shapes, assumed(model, inputs), plan.own,
+        tuple(budgets), ranked_by, tuple(candidates), left_out, place,
         tuple(sorted(plan.unknown)), tuple(sorted(plan.uncounted)), plan.channels,
     )  # fmt: skip
 
@@ -152,24 +159,22 @@ def _check(budgets: Sequence[Budget], batch: int, speeds: Speeds | None) -> None
         )
 
 
-def _own(name: str, model: nn.Module, shape: tuple[int, ...], device: torch.device | str) -> Operators:
+def _own(name: str, model: nn.Module, inputs: tuple[Tensor, ...], device: torch.device | str) -> Operators:
     try:
-        return operators(model, shape, device=device)
-    except FovealError:
-        raise
+        return operators(model, inputs, device=device)
     except Exception as error:
         # A model may raise anything on a size that it was not made for.
-        raise does_not_take(f"advise: {name}", shape, error) from error
+        raise refused(f"advise: {name}", model, inputs, error) from error
 
 
 class _Plan:
     """Candidates of one model as they are found."""
 
     def __init__(
-        self, model: nn.Module, shape: tuple[int, ...], own: Operators, device: torch.device | str,
+        self, model: nn.Module, inputs: tuple[Tensor, ...], own: Operators, device: torch.device | str,
         speeds: Speeds | None, budgets: tuple[Budget, ...],
     ) -> None:  # fmt: skip
-        self._model, self._shape, self._ran, self._device, self._speeds = model, shape, own, device, speeds
+        self._model, self._inputs, self._ran, self._device, self._speeds = model, inputs, own, device, speeds
         self._blocks = residual_blocks(model)
         self.own = self.costs(own.rows, _parameters(model))
         self._limits = {budget: budget.limit(self.own.of(budget.quantity)) for budget in budgets}
@@ -181,8 +186,8 @@ class _Plan:
     def add(self, row: Mechanism, where: Sequence[str] | None, *, asked: bool) -> None:
         """Every candidate of one mechanism."""
         changed = copy.deepcopy(self._model)
-        graft = put(changed, row, where, asked=asked, example=torch.empty(self._shape, device="meta"))
-        ran = operators(changed, self._shape, device=self._device)
+        graft = put(changed, row, where, asked=asked, example=self._inputs)
+        ran = operators(changed, self._inputs, device=self._device)
         self.uncounted |= set(ran.uncounted)
         if self._speeds is not None:
             self.unknown |= set(self._speeds.unknown(ran.rows))
@@ -230,7 +235,7 @@ def exceeded(limits: Mapping[Budget, float], costs: Costs) -> dict[str, float]:
     return {quantity: share for quantity, share in over.items() if share > 1e-9}
 
 
-def put(model: nn.Module, row: Mechanism, where: Sequence[str] | None, *, asked: bool, example: Tensor) -> Graft:
+def put(model: nn.Module, row: Mechanism, where: Sequence[str] | None, *, asked: bool, example: Any) -> Graft:
     """Graft a mechanism where ``place_in`` says; what stands instead of convolutions only where it was asked for.
 
     Raises:

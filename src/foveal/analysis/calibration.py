@@ -115,14 +115,14 @@ def measure(
             layer = sample.build().eval().to(device)
             x = torch.rand(sample.shape).to(device)
         seen = operators(layer, sample.shape, device=device)
-        found.append(Measured(sample, seen, time_of(layer, x, seconds)))
+        found.append(Measured(sample, seen, time_of(layer, (x,), seconds)))
     return found
 
 
-def time_of(model: torch.nn.Module, x: torch.Tensor, seconds: float) -> float:
+def time_of(model: torch.nn.Module, inputs: Sequence[torch.Tensor], seconds: float) -> float:
     """Seconds of the fastest inference."""
     with torch.inference_mode():
-        return fastest(lambda: model(x), seconds)
+        return fastest(lambda: model(*inputs), seconds)
 
 
 def calibrate(measured: Sequence[Measured], place: Place) -> Calibration:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log, prod
 
-from torch import nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch import Tensor, nn
 
 from foveal.analysis.closed_form import Check, check
 from foveal.analysis.dry import DryRun, dry_run
-from foveal.analysis.target import Size, Target, check_size, does_not_take
-from foveal.errors import FovealError, OptionError
+from foveal.analysis.runnable import assumed, runnable
+from foveal.analysis.target import Size, Target, refused
+from foveal.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,16 @@ class ModuleCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """The costs of one input; ``modules`` in the model's order, the whole model first."""
+    """The costs of one input; ``modules`` in the model's order, the whole model first.
+
+    ``shape`` is that of the first input, ``inputs`` are those of all. ``assumed`` says what was taken for granted to
+    run the model at all, as the number of a detector's proposals; it is empty where nothing was.
+    """
 
     name: str
     shape: tuple[int, ...]
+    inputs: tuple[tuple[int, ...], ...]
+    assumed: tuple[str, ...]
     train: bool
     modules: tuple[ModuleCost, ...]
     check: Check
@@ -100,41 +106,49 @@ def cost(target: Target, size: Size, *, batch: int = 1, train: bool = False) -> 
     """
     if batch < 1:
         raise OptionError(f"cost: --batch must be at least 1, got {batch}.")
-    size = check_size(size)
-    model = target.build(size)
-    shape = (batch, target.channels, *size)
-    ran = _run(target.name, model, shape, train)
+    size = target.sized(size)
+    built = target.build(size)
+    model = runnable(built)
+    inputs = target.inputs(model, batch, size)
+    ran = _run(target.name, model, inputs, train)
     # Formulas are those of one sample in inference.
-    single = ran if batch == 1 and not train else _run(target.name, model, (1, *shape[1:]), False)
+    alone = batch == 1 and not train
+    single = ran if alone else _run(target.name, model, target.inputs(model, 1, size), False)
     if ran.uncounted:
         warnings.warn(
             f"cost: {', '.join(ran.uncounted)} ran without a formula, so the count misses what they compute. "
             "Register one with torch.utils.flop_counter.register_flop_formula.",
             stacklevel=2,
         )
-    modules = tuple(_module(name, module, ran, train) for name, module in model.named_modules())
-    return Cost(target.name, shape, train, modules, check(model, single), ran.uncounted)
+    modules = tuple(
+        _module(name, type(module if name else built).__name__, module, ran, train)
+        for name, module in model.named_modules()
+    )
+    shapes = tuple(tuple(each.shape) for each in inputs)
+    return Cost(
+        target.name,
+        shapes[0],
+        shapes,
+        assumed(model, inputs, train),
+        train,
+        modules,
+        check(model, single),
+        ran.uncounted,
+    )
 
 
-def _run(name: str, model: nn.Module, shape: tuple[int, ...], train: bool) -> DryRun:
+def _run(name: str, model: nn.Module, inputs: tuple[Tensor, ...], train: bool) -> DryRun:
     try:
-        return dry_run(model, shape, train=train)
-    except FovealError:
-        raise
-    except (DataDependentOutputException, DynamicOutputShapeException) as error:
-        raise OptionError(
-            f"cost: {name} decides by the values of tensors ({error}), and nothing is computed here. Count the parts "
-            "of it that do not, such as its backbone."
-        ) from error
+        return dry_run(model, inputs, train=train)
     except Exception as error:
         # A model may raise anything on a size that it was not made for.
-        raise does_not_take(f"cost: {name}", shape, error) from error
+        raise refused(f"cost: {name}", model, inputs, error) from error
 
 
-def _module(name: str, module: nn.Module, ran: DryRun, train: bool) -> ModuleCost:
+def _module(name: str, kind: str, module: nn.Module, ran: DryRun, train: bool) -> ModuleCost:
     return ModuleCost(
         name=name,
-        kind=type(module).__name__,
+        kind=kind,
         ran=any(called == name or called.startswith(f"{name}.") for called in ran.inputs),
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         macs=ran.macs.get(name, 0),
@@ -162,7 +176,7 @@ def growth(
         OptionError: there is nothing to take a slope of.
         ShapeError: a size is none, or the model does not take it.
     """
-    checked = sorted((check_size(size) for size in sizes), key=prod)
+    checked = sorted((target.sized(size) for size in sizes), key=prod)
     if len({prod(size) for size in checked}) < len(checked) or len(checked) < 2:
         raise OptionError("cost: --sizes must be two or more different numbers. Use --sizes 32 64 128, say.")
     found: list[Cost] = []

@@ -8,7 +8,7 @@ the input is counted where it is saved for the backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from foveal.analysis.count import Counting
-from foveal.analysis.without_contents import Storages, without_contents
+from foveal.analysis.without_contents import Storages, inputs_without_contents, unlogged, without_contents
 
 Shape = tuple[int, ...]
 
@@ -38,20 +38,20 @@ class DryRun:
     uncounted: tuple[str, ...]
 
 
-def dry_run(model: nn.Module, shape: Shape, *, train: bool = False) -> DryRun:
-    """Run a copy of the model on an input of this shape, in inference, or forward and backward in training mode.
+@unlogged()
+def dry_run(model: nn.Module, example: Shape | Sequence[Tensor], *, train: bool = False) -> DryRun:
+    """Run a copy of the model on an input of this shape, or on several like these tensors: in inference, or forward
+    and backward in training mode.
 
     Whatever the model raises comes through.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
         copied = without_contents(model).train(train)
-        dtype = next((p.dtype for p in copied.parameters() if p.dtype.is_floating_point), torch.float32)
-        device = next((p.device for p in copied.parameters()), torch.device("cpu"))
-        x = torch.empty(shape, dtype=dtype, device=device)
+        inputs = inputs_without_contents(copied, example)
     calls, counting = _Calls(), Counting(modules=False)
     held = [*copied.parameters(), *copied.buffers()]
-    live, saved = _Live(calls, counting, Storages([*held, x])), _Saved(calls, held)
+    live, saved = _Live(calls, counting, Storages([*held, *inputs])), _Saved(calls, held)
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(train))
         stack.enter_context(mode)
@@ -59,7 +59,7 @@ def dry_run(model: nn.Module, shape: Shape, *, train: bool = False) -> DryRun:
         stack.enter_context(counting)
         stack.enter_context(live)
         with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
-            out = copied(x)
+            out = copied(*inputs)
         if train:
             backward(out)
     return DryRun(

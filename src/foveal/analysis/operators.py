@@ -7,7 +7,7 @@ those of an operator's tensors, each read or written once: what an evaluation re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from foveal.analysis.count import Counting
-from foveal.analysis.without_contents import Storages, without_contents
+from foveal.analysis.without_contents import Storages, inputs_without_contents, unlogged, without_contents
 
 Shape = tuple[int, ...]
 FUSED, CONVOLUTION = "fused attention", "convolution"
@@ -67,18 +67,20 @@ class Operators:
         return max((row.held for row in self.rows), default=0)
 
 
-def operators(model: nn.Module, shape: Shape, *, device: torch.device | str = "cpu") -> Operators:
+@unlogged()
+def operators(model: nn.Module, example: Shape | Sequence[Tensor], *, device: torch.device | str = "cpu") -> Operators:
     """What a model would run on this device in inference; the model may be on the meta device.
+
+    The example is the shape of its input, or tensors like those that it takes.
 
     Whatever the model raises comes through.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with torch.no_grad(), mode:
         copied = without_contents(model, device).eval()
-        dtype = next((p.dtype for p in copied.parameters() if p.dtype.is_floating_point), torch.float32)
-        x = torch.empty(shape, dtype=dtype, device=device)
+        inputs = inputs_without_contents(copied, example, device)
     where, counting = _Where(), Counting()
-    seen = _Seen(where, counting, Storages([*copied.parameters(), *copied.buffers(), x]))
+    seen = _Seen(where, counting, Storages([*copied.parameters(), *copied.buffers(), *inputs]))
     with ExitStack() as stack:
         for name, module in copied.named_modules():
             enter, leave = where.hooks(name)
@@ -86,7 +88,7 @@ def operators(model: nn.Module, shape: Shape, *, device: torch.device | str = "c
             stack.callback(module.register_forward_hook(leave, always_call=True).remove)
         for context in (torch.no_grad(), mode, counting, seen):
             stack.enter_context(context)
-        copied(x)
+        copied(*inputs)
     return Operators(tuple(seen.rows), where.inputs, counting.uncounted())
 
 

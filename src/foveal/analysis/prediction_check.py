@@ -15,6 +15,7 @@ from foveal.analysis.calibration import SECONDS_A_LAYER, measure, time_of
 from foveal.analysis.calibration_layers import checked
 from foveal.analysis.operators import operators
 from foveal.analysis.prediction import Speeds
+from foveal.analysis.runnable import runnable
 from foveal.analysis.target import Size, Target
 from foveal.errors import FovealError
 from foveal.models.mechanisms import mechanism
@@ -68,19 +69,26 @@ def check_models(
     found = []
     for name in ("none", *names):
         watch(f"{target.name} with {name}")
-        model = copy.deepcopy(target.build(size)).eval().to(device)
-        x = torch.rand((batch, target.channels, *size), device=device)
+        model = runnable(copy.deepcopy(target.build(size)).eval().to(device))
+        inputs = tuple(_filled(each, device) for each in target.inputs(model, batch, size))
         if name != "none":
             _, where = place_in(model, sites)
             try:
-                put(model, mechanism(name), where, asked=bool(sites), example=x)
+                put(model, mechanism(name), where, asked=bool(sites), example=inputs)
             except FovealError:
                 continue
-        predicted = speeds.predict(operators(model, tuple(x.shape), device=device).rows)
+        predicted = speeds.predict(operators(model, inputs, device=device).rows)
         if predicted <= LONGEST_MS:
-            measured = 1e3 * time_of(model, x, SECONDS_A_MODEL)
+            measured = 1e3 * time_of(model, inputs, SECONDS_A_MODEL)
             found.append(Checked(f"{target.name} with {name}", name, "model", predicted, measured))
     return found
+
+
+def _filled(like: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Values for an input that has none."""
+    if like.dtype.is_floating_point:
+        return torch.rand(like.shape, device=device)
+    return torch.zeros_like(like, device=device)
 
 
 def median_error(rows: Sequence[Checked]) -> float:

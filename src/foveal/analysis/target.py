@@ -10,8 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedOperatorException,
+)
 
+from foveal.analysis.runnable import inputs_of, runnable, says_inputs
 from foveal.errors import FovealError, NoMatchError, OptionError, ShapeError
 from foveal.layers.registry import REGISTRY, Row
 
@@ -23,7 +29,7 @@ Size = tuple[int, ...]
 class Target:
     """A named module: ``build(size)`` makes it for maps of ``channels`` and this size.
 
-    ``default`` is the size it has by itself.
+    ``default`` is the size it has by itself: two or three axes, one of points, none where it is not the caller's.
     """
 
     name: str
@@ -31,13 +37,39 @@ class Target:
     channels: int
     default: Size
 
+    def sized(self, given: Sequence[int]) -> Size:
+        """A size as the target takes it: its own where none is given, one number as a square of an image.
+
+        Raises:
+            ShapeError: it is none.
+            OptionError: the target's size is part of what it is.
+        """
+        if not given:
+            return self.default
+        if not self.default:
+            raise OptionError(
+                f"{self.name}: --size is for what takes a map, and its input is none. Leave it out, or set an option "
+                "of its constructor, size=64 say."
+            )
+        if len(self.default) > 1:
+            return check_size(given)
+        if len(given) > 1 or given[0] < 1:
+            told = " ".join(map(str, given))
+            raise ShapeError(f"{self.name}: --size must be one number of points, got {told!r}. Use --size 1024, say.")
+        return (given[0],)
+
+    def inputs(self, model: nn.Module, batch: int, size: Size) -> tuple[Tensor, ...]:
+        """What ``runnable`` of the model takes at this size, on the meta device."""
+        return inputs_of(model, batch, self.channels, size)
+
 
 def find(name: str, *, channels: int | None = None, options: Mapping[str, Any] | None = None) -> Target:
     """The target of a name.
 
     Args:
-        name: a layer by its class or its name in the registry, a model of timm (foveal's own are among them), or
-            ``package.module:callable``, which is a module or makes one of the options.
+        name: a layer by its class or its name in the registry, a model of timm (foveal's own classifiers are among
+            them), a network of ``foveal.models``, or ``package.module:callable``, which is a module or makes one of
+            the options.
         channels: of the map; 64 for a layer and what a model has by itself where None.
         options: for the constructor.
 
@@ -52,7 +84,7 @@ def find(name: str, *, channels: int | None = None, options: Mapping[str, Any] |
     if row is not None:
         return _layer(row, channels, given)
     if ":" in name:
-        return _callable(name, channels, given)
+        return _callable(name, name, channels, given)
     return _model(name, channels, given)
 
 
@@ -90,11 +122,14 @@ def _layer(row: Row, channels: int | None, options: dict[str, Any]) -> Target:
 def _model(name: str, channels: int | None, options: dict[str, Any]) -> Target:
     import timm
 
-    import foveal.models  # noqa: F401  registers its networks
+    from foveal.models import NETWORKS
 
+    if name in NETWORKS:
+        return _callable(name, f"foveal.models:{name}", channels, options)
     models = timm.list_models()
     if name not in models:
-        names = [*(row.name for row in REGISTRY), *(row.layer.__name__ for row in REGISTRY), *models]
+        layers = [*(row.name for row in REGISTRY), *(row.layer.__name__ for row in REGISTRY)]
+        names = [*layers, *NETWORKS, *models]
         near = difflib.get_close_matches(name, names, n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Layers are {', '.join(r.name for r in REGISTRY)}."
         raise NoMatchError(
@@ -109,8 +144,8 @@ def _model(name: str, channels: int | None, options: dict[str, Any]) -> Target:
     return Target(name, lambda _: model, options.get("in_chans", planes), size)
 
 
-def _callable(name: str, channels: int | None, options: dict[str, Any]) -> Target:
-    place, _, attribute = name.partition(":")
+def _callable(name: str, path: str, channels: int | None, options: dict[str, Any]) -> Target:
+    place, _, attribute = path.partition(":")
     try:
         found: Any = importlib.import_module(place)
         for part in attribute.split("."):
@@ -127,7 +162,29 @@ def _callable(name: str, channels: int | None, options: dict[str, Any]) -> Targe
         model = _made(name, found, options)
     else:
         raise OptionError(f"find: {name} is a {type(found).__name__}, not a callable that makes a torch.nn.Module.")
-    return Target(name, lambda _: model, channels or 3, IMAGE_SIZE)
+    return _fed(name, model, channels)
+
+
+def _fed(name: str, model: nn.Module, channels: int | None) -> Target:
+    """A model with the channels and the size of what it says that it takes; images where it says nothing."""
+    runs = runnable(model)
+    if says_inputs(runs) is None:
+        return Target(name, lambda _: model, channels or 3, IMAGE_SIZE)
+    try:
+        own, *_ = inputs_of(runs, 1, 0, ())
+        planes, *size = own.shape[1:]
+    except Exception as error:
+        # A stranger's method may raise or give anything.
+        raise OptionError(
+            f"find: example_inputs of {name} must give tensors for (batch, size) and (batch, None), the batch first: "
+            f"{_first_line(error)}. Change that method."
+        ) from error
+    if channels not in (None, planes):
+        raise OptionError(
+            f"{name}: --channels must be {planes}, what it takes, got {channels}. Leave it out, or set an option of "
+            "its constructor, in_chans say."
+        )
+    return Target(name, lambda _: model, planes, tuple(size))
 
 
 def _made(name: str, make: Callable[..., Any], options: dict[str, Any]) -> nn.Module:
@@ -182,10 +239,44 @@ def check_size(size: Sequence[int]) -> Size:
     return (size[0], size[0]) if len(size) == 1 else tuple(size)
 
 
-def does_not_take(name: str, shape: Sequence[int], error: BaseException) -> ShapeError:
-    """What to raise where a model failed on an input."""
-    told = " x ".join(map(str, shape))
+def refused(who: str, model: nn.Module, inputs: Sequence[Tensor], error: Exception) -> FovealError:
+    """What to raise where a model failed on tensors without contents; what was raised may be anything."""
+    if isinstance(error, FovealError):
+        return error
+    if isinstance(error, (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)):
+        return OptionError(
+            f"{who} decides by the values of tensors ({error}), and nothing is computed here. Count the parts of it "
+            "that do not, such as its backbone."
+        )
+    if type(model).forward is nn.Module.forward:
+        return OptionError(
+            f"{who} cannot be run, since {type(model).__name__} has no forward of its own. Name a network inside it, "
+            "package.module:callable."
+        )
+    wanted = _wanted(model)
+    if says_inputs(model) is None and len(wanted) != len(inputs):
+        return OptionError(
+            f"{who} is given one map, and its forward takes {' and '.join(wanted) or 'nothing'}. Give "
+            f"{type(model).__name__} a method example_inputs(batch, size) that returns the tensors."
+        )
+    if "meta" in str(error):
+        return OptionError(
+            f"{who} mixes in tensors of its own that have contents, so it cannot be followed without any: "
+            f"{_first_line(error)}. Count the parts of it that do not, such as its backbone."
+        )
+    told = " and ".join(" x ".join(map(str, each.shape)) for each in inputs)
     return ShapeError(
-        f"{name} does not take an input of {told}: {type(error).__name__}: {_first_line(error)}. Use another --size, "
+        f"{who} does not take an input of {told}: {type(error).__name__}: {_first_line(error)}. Use another --size, "
         "--batch or --channels, or an option of the model for it (img_size=…, dynamic_img_size=True)."
     )
+
+
+def _wanted(model: nn.Module) -> list[str]:
+    """What forward must be given."""
+    kinds = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.VAR_POSITIONAL,
+    )
+    known = inspect.signature(model.forward).parameters.values()
+    return [each.name for each in known if each.default is inspect.Parameter.empty and each.kind in kinds]

@@ -78,16 +78,17 @@ class Advise:
 
         budgets = parse_budgets(self.budget)
         self._check_options()
-        given = check_size(self.size) if self.size else None
+        if self.size:
+            # Before a model is made.
+            check_size(self.size)
         use_threads(self.threads)
         with counting_warnings():
             target = self._target() if self.model else None
             calibration, path, trouble = self._calibration(needed=any(b.quantity == "latency" for b in budgets))
             advice = crossed = None
             if target is not None:
-                size = given or target.default
-                advice, crossed = self._advice(target, size, budgets, calibration)
-            checked = self._check(calibration, target, given)
+                advice, crossed = self._advice(target, target.sized(self.size), budgets, calibration)
+            checked = self._check(calibration, target)
         if self.json:
             print(json.dumps(_plain(advice, crossed, calibration, path, checked), indent=1))
             return 0
@@ -173,7 +174,7 @@ class Advise:
             widths = {"nonlocal": advice.channels.get("nonlocal", ()), "conv3x3": advice.channels.get("local", ())}
             return advice, crossovers(widths, speeds, device=self.device)
 
-    def _check(self, calibration: Calibration | None, target: Target | None, given: Size | None) -> list[Checked]:
+    def _check(self, calibration: Calibration | None, target: Target | None) -> list[Checked]:
         if not self.check or calibration is None:
             return []
         from foveal.analysis.calibration_layers import checked
@@ -187,7 +188,7 @@ class Advise:
             rows = check_layers(calibration.speeds, device=self.device, watch=watch)
             if target is not None:
                 rows += check_models(
-                    calibration.speeds, target, given or target.default, names, sites=self.sites, batch=self.batch,
+                    calibration.speeds, target, target.sized(self.size), names, sites=self.sites, batch=self.batch,
                     device=self.device, watch=watch,
                 )  # fmt: skip
         return rows

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveal.analysis.budgets import QUANTITIES
-from foveal.cli.units import count, digits, memory
+from foveal.cli.units import count, digits, fed, memory
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,11 +27,9 @@ def print_advice(advice: Advice, each: str) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    batch, channels, *space = advice.shape
-    sides = " x ".join(map(str, space))
-    console.print(
-        f"{advice.model}: batch {batch}, {channels} channels, {sides}; mechanisms {advice.place}", markup=False
-    )
+    console.print(f"{advice.model}: {fed(advice.inputs)}; mechanisms {advice.place}", markup=False)
+    if advice.assumed:
+        console.print(f"Assumed: {'; '.join(advice.assumed)}.", markup=False)
     shown = [c for c in advice.candidates if _LEVELS.index(c.level) <= _LEVELS.index(each)]
     table = _table("mechanism", "where", right=_headings(advice))
     table.add_row("none", "", *_figures(advice.own, advice), "")

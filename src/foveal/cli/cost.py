@@ -24,6 +24,9 @@ examples:
   foveal cost non_local --sizes 32 64 128 256 --plot growth.png
   foveal cost vit_small_patch16_224 dynamic_img_size=True --sizes 224 448 --train
   foveal cost torchvision.models:resnet18 num_classes=10 --depth 2
+  foveal cost mask_rcnn backbone=resnet101 --size 800 1333
+  foveal cost torchvision.models.detection:maskrcnn_resnet50_fpn weights=None weights_backbone=None
+  foveal cost pct --size 2048
 """
 
 
@@ -32,13 +35,15 @@ class Cost:
     """The options of ``cost``."""
 
     target: Positional[str]
-    """A layer (local or LocalAttention), a model of timm or of foveal, or package.module:callable."""
+    """A layer (local or LocalAttention), a model of timm or of foveal (pct or mask_rcnn, too), or
+    package.module:callable."""
     options: Positional[tuple[str, ...]] = ()
     """Options of its constructor, name=value, right after the name."""
     size: tuple[int, ...] = ()
-    """Rows and columns (or depth, rows and columns); one number is a square. The model's own where left out."""
+    """Rows and columns (or depth, rows and columns); one number is a square, or points. The model's own where left
+    out."""
     sizes: tuple[int, ...] = ()
-    """Sides of squares: how the cost grows, with its exponent in the number of positions."""
+    """Sides of squares, or numbers of points: how the cost grows, with its exponent in the number of positions."""
     batch: int = 1
     """Samples."""
     channels: int | None = None
@@ -64,9 +69,11 @@ class Cost:
         if self.plot is not None and not self.sizes:
             raise OptionError("cost: --plot draws cost against size, and there is no list. Add --sizes 32 64 128, say.")
         check_plot(self.plot)
-        given = check_size(self.size) if self.size else None
+        if self.size:
+            # Before a model is made.
+            check_size(self.size)
         target = find(self.target, channels=self.channels, options=parse_options(self.options))
-        size = given or target.default
+        size = target.sized(self.size)
         with counting_warnings() as warned:
             counted = cost(target, size, batch=self.batch, train=self.train)
             grown = self._growth(target) if self.sizes else None
@@ -89,9 +96,9 @@ class Cost:
         from foveal.analysis.cost import growth
         from foveal.cli.waiting import bar
 
-        squares = [(side, side) for side in self.sizes]
-        with bar("counting", len(squares), quiet=self.json) as watch:
-            return growth(target, squares, batch=self.batch, train=self.train, watch=watch)
+        sizes = [target.sized((side,)) for side in self.sizes]
+        with bar("counting", len(sizes), quiet=self.json) as watch:
+            return growth(target, sizes, batch=self.batch, train=self.train, watch=watch)
 
 
 def _plain(counted: Counted, grown: Growth | None) -> dict[str, Any]:
@@ -144,13 +151,12 @@ def _figures(row: ModuleCost) -> list[str]:
 
 
 def _summary(counted: Counted) -> list[str]:
-    from foveal.cli.units import count, memory
+    from foveal.cli.units import count, fed, memory
 
-    batch, channels, *space = counted.shape
-    sides = " x ".join(map(str, space))
     total, mode = counted.total, "training" if counted.train else "inference"
     lines = [
-        f"{counted.name}: batch {batch}, {channels} channels, {sides}, {mode}",
+        f"{counted.name}: {fed(counted.inputs)}, {mode}",
+        *(f"  {'' if i else 'assumed':18} {line}" for i, line in enumerate(counted.assumed)),
         f"  parameters         {total.parameters:,}",
         f"  forward            {count(total.macs)} MACs = {count(2 * total.macs)} FLOPs",
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def count(value: float) -> str:
     """Three digits and a prefix; whole numbers below a thousand as they are."""
@@ -22,6 +24,15 @@ def memory(size: int) -> str:
 def digits(value: float) -> str:
     """Three significant digits, and no more than three behind the point."""
     return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.{2 + (value < 1)}f}"
+
+
+def fed(inputs: Sequence[Sequence[int]]) -> str:
+    """The shapes that a model was given: those of one map in words."""
+    if len(inputs) == 1 and len(inputs[0]) > 2:
+        batch, channels, *space = inputs[0]
+        return f"batch {batch}, {channels} channels, {' x '.join(map(str, space))}"
+    told = [" x ".join(map(str, shape)) for shape in inputs]
+    return f"{'inputs' if len(told) > 1 else 'input'} {' and '.join(told)}"
 
 
 def short(value: float) -> str:
