@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,7 +35,9 @@ def test_what_a_user_did_wrong_is_said_once(tmp_path):
     assert done.stderr.count("OptionError: ") == 1
     assert done.stderr.count("reading the data") == 1
     assert "must be a multiple of 2 (processes times --accumulate), got 63. Use 62, say." in done.stderr
-    assert done.stderr.count("exitcode  : 2") == 2
+    # Which of them ends first stops the other, unless that one has ended, too.
+    statuses = re.findall(r"exitcode  : (-?\d+)", done.stderr)
+    assert "2" in statuses and set(statuses) <= {"2", "-15"}
     assert not (tmp_path / "run").exists()
 
 

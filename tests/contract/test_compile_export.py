@@ -37,6 +37,7 @@ def test_exported_programs_take_any_batch_and_give_the_same(case):
 ON_GPUS = ("local", "efficient", "external", "explicit")
 for mechanism in ON_GPUS:
     importlib.import_module(f"foveal.kernels.triton.{mechanism}")
+importlib.import_module("foveal.models.points.neighbours")
 
 # Operators that tell about the kernels, not about maps.
 ABOUT_KERNELS = {"cpu_exp2", "cpu_instruction_set"}
@@ -55,7 +56,7 @@ def test_the_registered_operators_are_the_known_ones():
         native |= {f"cpu_{name}", f"cpu_{name}_backward"}
     native |= {"cpu_efficient_context_backward_add_", "cpu_external_unit"}
     triton = {f"triton_{name}_attention{way}" for name in ON_GPUS for way in ("", "_backward")}
-    assert registered() == attention | native | triton | ABOUT_KERNELS
+    assert registered() == attention | native | triton | {"farthest_points"} | ABOUT_KERNELS
 
 
 @pytest.mark.parametrize("space", [(7,), (5, 6), (3, 4, 2)], ids=str)

@@ -100,7 +100,9 @@ class Several(Task):
 
     def curve(self) -> list[float]:
         """The loss of each step over all parts and processes."""
-        own = torch.stack(self.losses).view(-1, self.plan.accumulate).mean(1)
+        # A process that was killed after the last step has none left when it comes back.
+        losses = torch.stack(self.losses) if self.losses else torch.empty(0)
+        own = losses.view(-1, self.plan.accumulate).mean(1)
         return torch.tensor(distributed.gathered(own.tolist())).mean(0).tolist()
 
 

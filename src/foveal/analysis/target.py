@@ -181,8 +181,8 @@ def _fed(name: str, model: nn.Module, channels: int | None) -> Target:
         ) from error
     if channels not in (None, planes):
         raise OptionError(
-            f"{name}: --channels must be {planes}, what it takes, got {channels}. Leave it out, or set an option of "
-            "its constructor, in_chans say."
+            f"{name}: --channels must be {planes}, what it takes, got {channels}. Leave it out, or make it for "
+            f"others, by in_chans={channels} where it has that option."
         )
     return Target(name, lambda _: model, planes, tuple(size))
 
