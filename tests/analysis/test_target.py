@@ -1,5 +1,7 @@
 """A name finds the one thing it stands for, or the error tells the nearest."""
 
+from urllib.error import URLError
+
 import pytest
 from torch import nn
 
@@ -69,6 +71,15 @@ def test_an_option_that_a_layer_lacks_is_told_with_the_nearest():
         find("resnet18", options={"colour": 3})
     with pytest.raises(OptionError, match=r"^local: --channels must be at least 1, got 0"):
         find("local", channels=0)
+
+
+def fetching():
+    raise URLError("no route")
+
+
+def test_weights_that_do_not_come_are_told_with_what_leaves_them_out():
+    with pytest.raises(OptionError, match=r"fetches weights, and they do not come: .*no route.* weights_backbone=None"):
+        find(f"{__name__}:fetching")
 
 
 def test_options_are_literals_or_words():

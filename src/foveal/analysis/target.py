@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.error import URLError
 
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
@@ -192,6 +193,11 @@ def _made(name: str, make: Callable[..., Any], options: dict[str, Any]) -> nn.Mo
         made = make(**options)
     except FovealError:
         raise
+    except URLError as error:
+        raise OptionError(
+            f"find: {name} fetches weights, and they do not come: {_first_line(error)}. Counts need none: leave "
+            "them out by an option, weights_backbone=None or pretrained=False, say."
+        ) from error
     except Exception as error:
         raise OptionError(
             f"find: {name} cannot be made of {_told(options)}: {_first_line(error)}. Change its options, name=value."
