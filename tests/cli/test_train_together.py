@@ -41,6 +41,15 @@ def test_what_a_user_did_wrong_is_said_once(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_process_leaves_with_its_last_words_and_its_status():
+    script = "import atexit; from foveal.cli.together import leave; "
+    script += "atexit.register(print, 'left'); print('said'); leave(3)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "said\nleft\n", "")
+    alone = [sys.executable, "-m", "foveal", "--version"]
+    assert subprocess.run(alone, env=environment(RANK="0"), check=False).returncode == 0
+
+
 def test_the_batch_script_asks_for_the_queue_again_and_then_finishes(tmp_path):
     for name, text in {"srun": SRUN, "scontrol": SCONTROL, "torchrun": TORCHRUN}.items():
         (tmp_path / name).write_text(text)

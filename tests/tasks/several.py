@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foveal.cli.together import leave
 from foveal.tasks import checkpoint, distributed
 from foveal.tasks.loop import Plan, fit
 from foveal.tasks.task import Task
@@ -151,3 +152,4 @@ if __name__ == "__main__":
     with distributed.together():
         for argument in sys.argv[2:]:
             main(Path(sys.argv[1]), argument)
+    leave(0)

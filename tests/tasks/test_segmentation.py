@@ -133,6 +133,7 @@ def test_what_is_measured_does_not_depend_on_the_batch_and_each_image_counts_onc
 SEVERAL = """
 import json, sys
 import torch
+from foveal.cli.together import leave
 from foveal.tasks import distributed
 from tests.tasks.test_segmentation import recipe, task_of
 
@@ -145,6 +146,7 @@ with distributed.together():
     told = distributed.gathered([metrics, task.confusion.counts.tolist(), loss, len(images)])
     if distributed.is_main():
         print("TOLD" + json.dumps(told))
+leave(0)
 """
 
 
