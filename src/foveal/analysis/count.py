@@ -10,6 +10,7 @@ warning.
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -26,6 +27,10 @@ from foveal.errors import ShapeError
 
 Shape = tuple[int, ...]
 
+# Without it newer torches count Triton kernels and do not run them; torch 2.10 does not know it.
+_RUNNING: dict[str, Any] = (
+    {"skip_unsupported": True} if "skip_unsupported" in inspect.signature(FlopCounterMode).parameters else {}
+)
 # Of torch's own operators these multiply matrices inside and have no formula in torch.
 _MULTIPLYING = {
     "_cdist_forward",
@@ -116,7 +121,7 @@ class Counting:
 
     def __init__(self, *, modules: bool = True) -> None:
         self._seen = _Seen()
-        self._counter = FlopCounterMode(display=False, custom_mapping=_formulas(), skip_unsupported=True)
+        self._counter = FlopCounterMode(display=False, custom_mapping=_formulas(), **_RUNNING)
         if not modules:
             self._counter.mod_tracker = _NoModules()  # type: ignore[assignment]
         self._stack = ExitStack()
@@ -147,7 +152,8 @@ class Counting:
         """Operators that ran without a formula and may have multiplied."""
         known = self._counter.flop_registry
         missing = {str(packet) for packet in self._seen.packets if packet not in known and _may_multiply(packet)}
-        return tuple(sorted(missing | set(self._counter.get_unsupported_ops())))
+        skipped = set(self._counter.get_unsupported_ops()) if _RUNNING else set[str]()
+        return tuple(sorted(missing | skipped))
 
 
 def _may_multiply(packet: Any) -> bool:
