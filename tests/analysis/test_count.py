@@ -103,3 +103,8 @@ def test_a_tuple_of_tensors_is_what_a_model_of_several_inputs_takes():
     both = nn.MultiheadAttention(8, 2, batch_first=True)
     queries, keys = torch.randn(1, 3, 8), torch.randn(1, 5, 8)
     assert count(both, (queries, keys, keys)).macs == 8 * 8 * (3 + 5 + 5 + 3) + 3 * 5 * 8 * 2
+
+
+def test_tensors_and_sizes_are_not_mixed():
+    with pytest.raises(ShapeError, match=r"^count: the example must be tensors alone or a shape, got both\."):
+        count(Apply(torch.add), (torch.ones(1, 3), 3))

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import log2, prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +97,11 @@ def _inputs(model: nn.Module, example: Tensor | tuple[Tensor, ...] | Shape) -> t
     if isinstance(example, Tensor):
         return (example,)
     tensors = tuple(each for each in example if isinstance(each, Tensor))
-    return tensors or (_on_meta(model, example),)  # type: ignore[arg-type]
+    if not tensors:
+        return (_on_meta(model, cast(Shape, example)),)
+    if len(tensors) < len(example):
+        raise ShapeError("count: the example must be tensors alone or a shape, got both. Give one of them.")
+    return tensors
 
 
 def _on_meta(model: nn.Module, shape: Shape) -> Tensor:
